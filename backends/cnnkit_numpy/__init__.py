@@ -1,0 +1,1 @@
+"""One image at a time in NumPy: the readable definition of every layer."""

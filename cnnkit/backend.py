@@ -1,0 +1,105 @@
+"""The contract between cnnkit and a backend: `Backend`, `Program`, `TrainingProgram`, and nothing else.
+
+A backend turns a plan and parameters into a program; training, evaluation, the command line and the conformance suite
+speak only to the program. Arrays cross as NumPy, are never modified, and come back fresh. Users seldom call these
+methods: `cnnkit.fit`, `cnnkit.evaluate` and `cnnkit.predict` stand above them. How to write a backend, and how to prove
+it right, is in the documentation under "your own backend".
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, SupportsFloat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnkit.arrays import Array, Images, Labels, Parameters
+from cnnkit.errors import TrainingNotSupported
+from cnnkit.optimizers import Optimizer
+from cnnkit.plan import Plan
+from cnnkit.state import TrainingState
+
+
+class EpochTotals(NamedTuple):
+    """The sum of the losses of `count` images, each taken before the step that its batch caused."""
+
+    loss_sum: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How `cnnkit.get_backend` came to a backend. `rejected` pairs each name tried before it with the reason."""
+
+    name: str
+    device: str | None
+    precision: str
+    options: Mapping[str, Any]
+    rejected: tuple[tuple[str, str], ...] = ()
+
+
+class Program(ABC):
+    """A model with parameters, ready to predict."""
+
+    @abstractmethod
+    def predict(self, images: Images) -> Array:
+        """The last layer's output, one row an image: `(batch, *plan.output_shape)`, fresh, in the program's precision.
+
+        `images` is `(batch, *plan.input_shape)`, uint8 or of the program's precision, with any strides, perhaps
+        read-only; `batch` may be 0. Raises `DataError` for anything else (`cnnkit.arrays.check_images` does).
+        """
+
+
+class TrainingProgram(Program):
+    """A classifier with parameters, ready to learn. The loss is the mean cross-entropy over the batch."""
+
+    @abstractmethod
+    def gradients(self, images: Images, labels: Labels) -> tuple[float, dict[str, Array]]:
+        """The mean loss of a batch and its gradient by parameter name. Changes nothing.
+
+        `labels` is `(batch,)`, whole numbers below the number of classes, or it is a `DataError`. A dropout layer uses
+        the mask of the step that would come next.
+        """
+
+    @abstractmethod
+    def step(self, images: Images, labels: Labels) -> SupportsFloat:
+        """One update on one batch; returns the mean loss before it, which may stay on the device until `float()`."""
+
+    @abstractmethod
+    def state(self) -> TrainingState:
+        """Where training stands, as a copy that later steps do not change."""
+
+    def epoch(self, images: Images, labels: Labels, order: NDArray[np.int64], batch_size: int) -> EpochTotals:
+        """Step through the images at `order`, `batch_size` at a time; the last batch may be smaller.
+
+        Called on consecutive pieces of an epoch's order, each of whole batches but for the last. Override it to keep
+        the data on the device; the states that it ends in are the same.
+        """
+        losses: list[tuple[SupportsFloat, int]] = []
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            losses.append((self.step(images[batch], labels[batch]), len(batch)))
+        return EpochTotals(sum(float(loss) * count for loss, count in losses), len(order))
+
+
+class Backend(ABC):
+    """An engine on a device in a precision. Made by its plugin's `cnnkit_create_backend`."""
+
+    selection: Selection | None = None
+    """Set by `cnnkit.get_backend`; None on a backend that was made by hand."""
+
+    @abstractmethod
+    def compile(self, plan: Plan, parameters: Parameters) -> Program:
+        """A program that predicts with `parameters`, which are copied. Raises `UnsupportedModel` before any arithmetic."""
+
+    def compile_training(self, plan: Plan, state: TrainingState, optimizer: Optimizer) -> TrainingProgram:
+        """A program that trains on from `state`, which is copied."""
+        raise TrainingNotSupported(
+            f"{type(self).__name__} only predicts, it cannot train (asked to train {plan.model.title} with "
+            f"{type(optimizer).__name__} from step {state.step}). Train on another backend; `cnnkit backends` lists them."
+        )
+
+
