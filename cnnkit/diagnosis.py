@@ -1,0 +1,86 @@
+"""Where a loss stopped being a number: the first step, and in it the first layer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnkit.arrays import Parameters
+from cnnkit.backend import Backend
+from cnnkit.datasets import Dataset
+from cnnkit.errors import NonFiniteLoss
+from cnnkit.optimizers import Optimizer, rate_at
+from cnnkit.plan import Plan
+from cnnkit.state import TrainingState
+
+
+def explain_non_finite(
+    backend: Backend,
+    plan: Plan,
+    start: TrainingState,
+    optimizer: Optimizer,
+    data: Dataset,
+    order: NDArray[np.int64],
+    batch_size: int,
+) -> NonFiniteLoss:
+    """Repeat the steps of `order` from `start`, one at a time, and say where the first NaN or infinity comes from.
+
+    `data` is the training set in the program's precision. The steps are the same as before, since training depends on
+    nothing but state and data.
+    """
+    program = backend.compile_training(plan, start, optimizer)
+    before = start
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        loss = float(program.step(data.images[rows], data.labels[rows]))
+        if not math.isfinite(loss):
+            where = _where(backend, plan, before.parameters, data, rows)
+            return _error(plan, loss, before.step, where, optimizer)
+        before = program.state()
+    return _error(plan, math.nan, before.step, _broken_parameter(plan, before.parameters) or "the update", optimizer)
+
+
+def _where(backend: Backend, plan: Plan, parameters: Parameters, data: Dataset, rows: NDArray[np.int64]) -> str:
+    """The first place, in the order of computation, that holds something else than finite numbers."""
+    images = data.images[rows]
+    if not np.isfinite(images).all():
+        return f"the images: image {_first_broken(images, rows)} of the training set holds NaN or infinity"
+    model = plan.model
+    broken = _broken_parameter(plan, parameters)
+    for index, layer in enumerate(model.layers):
+        if broken and broken.startswith(f"{index}."):
+            return f"layers[{index}] ({type(layer).__name__}): the step before left its parameter '{broken}' not finite"
+        if index == len(model.layers) - 1:
+            break
+        output = backend.compile(model.prefix(index).plan(), _own(plan, parameters, index)).predict(images)
+        if not np.isfinite(output).all():
+            return (
+                f"layers[{index}] ({type(layer).__name__}): its output for image {_first_broken(output, rows)} of the "
+                "training set is not finite, though its input is"
+            )
+    return "the loss itself: every layer's output is finite"
+
+
+def _own(plan: Plan, parameters: Parameters, last: int) -> Parameters:
+    return {spec.name: parameters[spec.name] for spec in plan.parameters if spec.layer <= last}
+
+
+def _broken_parameter(plan: Plan, parameters: Parameters) -> str | None:
+    return next((spec.name for spec in plan.parameters if not np.isfinite(parameters[spec.name]).all()), None)
+
+
+def _first_broken(values: NDArray[np.floating], rows: NDArray[np.int64]) -> int:
+    finite = np.isfinite(values).reshape(len(rows), -1).all(axis=1)
+    return int(rows[int(np.argmin(finite))])
+
+
+def _error(plan: Plan, loss: float, step: int, where: str, optimizer: Optimizer) -> NonFiniteLoss:
+    rate = rate_at(optimizer.learning_rate, step)
+    return NonFiniteLoss(
+        f"the loss of {plan.model.title} became {loss} at step {step}. It began in {where}. "
+        f"Try a lower learning rate (it was {rate:g}), or clip the gradients with clip_global_norm=1.0.",
+        step=step,
+        where=where,
+    )

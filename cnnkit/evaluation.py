@@ -1,0 +1,178 @@
+"""Predicting and judging with a trained model, in batches, on any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from cnnkit.arrays import Array, Images, Parameters, dtype_of
+from cnnkit.backend import Backend, Program
+from cnnkit.datasets import Dataset
+from cnnkit.errors import DataError, OptionError
+from cnnkit.metrics import Metrics, confusion_matrix, cross_entropy, predicted_classes
+from cnnkit.model import Model
+from cnnkit.plan import Plan
+from cnnkit.plugins import get_backend, require_support
+
+BackendChoice: TypeAlias = str | Sequence[str] | Backend | None
+"""A name, a chain of names, a backend, or None for CNNKIT_BACKEND or else the default."""
+
+BATCH_SIZE = 256
+"""How many images go through a program at once where nothing has to be learned: memory stays bounded by it."""
+
+
+def choose_backend(
+    which: BackendChoice, device: str | None, precision: str, options: Mapping[str, Any] | None
+) -> Backend:
+    """`cnnkit.get_backend`, leaving a ready-made backend as it is."""
+    if isinstance(which, Backend):
+        return get_backend(which)
+    return get_backend(which, device=device, precision=precision, **(options or {}))
+
+
+def precision_of(backend: Backend, asked: str) -> str:
+    """The precision in which `backend` computes: what it was made with, or what was asked where it cannot say."""
+    return backend.selection.precision if backend.selection else asked
+
+
+def compile_program(backend: Backend, model: Model, parameters: Parameters) -> tuple[Plan, Program]:
+    """Plan and program of `model`, after asking the backend's plugin whether it supports it."""
+    plan = model.plan()
+    require_support(backend, plan)
+    return plan, backend.compile(plan, parameters)
+
+
+def as_precision(images: Images, precision: str) -> Images:
+    """Floating-point images in the precision of the program; uint8 stays uint8 until the model's own Rescale."""
+    if images.dtype.kind == "f" and images.dtype != dtype_of(precision):
+        return images.astype(dtype_of(precision))
+    return images
+
+
+def predict(
+    model: Model,
+    parameters: Parameters,
+    images: Images,
+    backend: BackendChoice = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    device: str | None = None,
+    precision: str = "float32",
+    options: Mapping[str, Any] | None = None,
+) -> Array:
+    """The output of the model's last layer, one row an image: probabilities `(batch, classes)` for a classifier.
+
+    Args:
+        model: The model that the parameters belong to.
+        parameters: Arrays by name, such as `run.state.parameters`.
+        images: `(batch, height, width, channels)` or `(batch, features)`; uint8, float32 or float64.
+        backend: A name, a chain of names, a backend; None means CNNKIT_BACKEND, or the default.
+        batch_size: How many images are in the backend at once. It changes no result beyond rounding.
+        device: Handed to the backend.
+        precision: `"float32"` or `"float64"`.
+        options: Options of the backend.
+
+    Raises:
+        ModelError: The model cannot be.
+        DataError: Images or parameters do not fit the model.
+        BackendError: The backend is not there, not ready, or refuses the model.
+    """
+    chosen = choose_backend(backend, device, precision, options)
+    precision = precision_of(chosen, precision)
+    plan, program = compile_program(chosen, model, parameters)
+    images = as_precision(np.asanyarray(images), precision)
+    _check_batch_size(batch_size)
+    rows = [program.predict(part) for part in _batches(images, batch_size)]
+    return np.concatenate(rows) if rows else np.empty((0, *plan.output_shape), dtype_of(precision))
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One image's answer: the most probable class, its probability, and the probabilities of all, by name."""
+
+    class_name: str
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+def classify(
+    model: Model, parameters: Parameters, images: Images, backend: BackendChoice = None, **settings: Any
+) -> list[Classification]:
+    """The class of each image by name, with its probability; `settings` are those of `predict`."""
+    classes = model.plan().classes
+    names = model.class_names or tuple(str(index) for index in range(classes))
+    probabilities = predict(model, parameters, images, backend, **settings)
+    best = predicted_classes(probabilities)
+    return [
+        Classification(names[index], float(row[index]), dict(zip(names, row.tolist(), strict=True)))
+        for row, index in zip(probabilities, best.tolist(), strict=True)
+    ]
+
+
+def evaluate(
+    model: Model,
+    parameters: Parameters,
+    data: Dataset,
+    backend: BackendChoice = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    device: str | None = None,
+    precision: str = "float32",
+    options: Mapping[str, Any] | None = None,
+) -> Metrics:
+    """Judge a classifier on a whole data set, in fixed memory.
+
+    The backend computes the scores under the Softmax; the predicted class (the lowest index at a tie), the
+    cross-entropy (by log-sum-exp, in float64) and the confusion matrix are worked out here, the same for every backend.
+    Arguments and errors are those of `predict`; a score that is NaN is a `TrainingError`, since it predicts nothing.
+    """
+    chosen = choose_backend(backend, device, precision, options)
+    precision = precision_of(chosen, precision)
+    classes = model.plan().classes
+    check_fits(model, data)
+    _check_batch_size(batch_size)
+    images = as_precision(data.images, precision)
+    if len(model.layers) > 1:
+        _, program = compile_program(chosen, model.prefix(len(model.layers) - 2), parameters)
+        parts = [program.predict(part) for part in _batches(images, batch_size)]
+    else:
+        parts = list(_batches(images, batch_size))  # the model is Softmax alone: its input is the scores
+    scores = np.concatenate(parts) if parts else np.empty((0, classes))
+    losses = cross_entropy(scores, data.labels)
+    confusion = confusion_matrix(data.labels, predicted_classes(scores), classes)
+    loss = float(losses.mean()) if len(losses) else float("nan")
+    return Metrics(confusion, loss=loss, class_names=model.class_names or data.class_names)
+
+
+def check_fits(model: Model, data: Dataset) -> None:
+    """Raise `DataError` unless the data set has the image shape, the classes and the class names of the model."""
+    plan = model.plan()
+    classes = plan.classes
+    if data.image_shape != plan.input_shape:
+        raise DataError(
+            f"images of the data are {data.image_shape}, but {model.title} has input_shape {plan.input_shape}. "
+            f"Give the model input_shape={data.image_shape}, or other data."
+        )
+    if data.classes > classes:
+        raise DataError(
+            f"the data has {data.classes} classes, but {model.title} tells {classes} apart. "
+            f"Give its last Dense layer {data.classes} units."
+        )
+    if model.class_names and data.class_names and tuple(data.class_names) != model.class_names:
+        raise DataError(
+            f"the data names its classes {', '.join(data.class_names)}; {model.title} names them "
+            f"{', '.join(model.class_names)}. Give both the same names in the same order."
+        )
+
+
+def _batches(images: Images, batch_size: int) -> Iterator[Images]:
+    for start in range(0, len(images), batch_size):
+        yield images[start : start + batch_size]
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
