@@ -1,0 +1,48 @@
+"""All commands in one place, and what happens when one fails: exit code 0 done, 1 failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cnnkit.cli import bench, inspecting, judging, training
+from cnnkit.errors import BackendNotFound, CnnkitError, DatasetNotFound, ModelError, OptionError
+
+WRONG_USE = (OptionError, ModelError, DatasetNotFound, BackendNotFound)
+"""Errors in what was asked for, as against errors in doing it."""
+
+app = typer.Typer(
+    name="cnnkit",
+    help="Convolutional networks as data, run by interchangeable backends.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(training.train)
+app.command()(judging.evaluate)
+app.command()(judging.predict)
+app.command()(inspecting.summary)
+app.command()(inspecting.models)
+app.command()(inspecting.backends)
+app.command()(inspecting.doctor)
+app.command()(bench.bench)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+data_app.command("show")(inspecting.data_show)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """The `cnnkit` command."""
+    try:
+        app()
+    except CnnkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, WRONG_USE) else 1)
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "Stopped.", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does; nobody is left to be told
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,129 @@
+"""What the commands share: finding models and checkpoints, options of backends, output as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import resource
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cnnkit.checkpoints import Checkpoint, load
+from cnnkit.errors import CheckpointError, ModelError, OptionError
+from cnnkit.model import Model
+from cnnkit.optimizers import Adam
+from cnnkit.presets import Preset, load_preset, preset_names
+
+console = Console(highlight=False)
+"""Results go to the standard output."""
+notes = Console(stderr=True, highlight=False)
+"""Progress and remarks do not mix with results."""
+
+BackendOption = Annotated[
+    str | None, typer.Option("--backend", "-b", help="Name of a backend, or several in the order to try: cupy,numpy.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend, such as cpu or gpu:0.")]
+PrecisionOption = Annotated[str, typer.Option(help="float32 or float64.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the backend, such as threads=2.")
+]
+DataDirOption = Annotated[
+    Path | None, typer.Option(help="Folder that may hold mnist.npz, fashion-mnist.npz, cifar10.npz.")
+]
+LimitOption = Annotated[int | None, typer.Option(help="Use only the first N images of each part.", min=1)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, last.")]
+
+
+def backend_choice(backend: str | None) -> list[str] | str | None:
+    """`--backend` as `get_backend` takes it: a name, or a chain where there are commas."""
+    if backend is None or "," not in backend:
+        return backend
+    return [name.strip() for name in backend.split(",")]
+
+
+def backend_options(settings: Sequence[str] | None) -> dict[str, Any]:
+    """`--set threads=2 --set deterministic=true` as keyword arguments; numbers, true and false become what they are."""
+    options = {}
+    for setting in settings or ():
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise OptionError(f"--set {setting!r} is not NAME=VALUE. Write for example --set threads=2.")
+        options[name] = _value(value)
+    return options
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for pattern, kind in ((r"[+-]?\d+", int), (r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", float)):
+        if re.fullmatch(pattern, text, re.IGNORECASE):
+            return kind(text)
+    return text
+
+
+def find_model(name_or_path: str) -> Preset:
+    """A preset by its name, or a model file (.toml or .json) with the usual training settings."""
+    path = Path(name_or_path)
+    if path.suffix not in (".toml", ".json"):
+        if path.exists():
+            raise OptionError(f"{path} is neither a preset nor a model file; a model file ends in .toml or .json.")
+        return load_preset(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        presets = ", ".join(preset_names())
+        raise OptionError(f"the model file {path} cannot be read: {error}. Presets are {presets}.") from error
+    try:
+        model = Model.from_toml(text) if path.suffix == ".toml" else Model.from_json(text)
+        model.plan()
+    except ModelError as error:
+        raise ModelError(error.problems, str(path)) from None
+    return Preset(model.name or path.stem, "", model, Adam(learning_rate=1e-3), 64, 1)
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint `path`, or the result in the run folder `path`."""
+    if path.is_dir():
+        found = [path / name for name in ("model.safetensors", "checkpoint.safetensors") if (path / name).exists()]
+        if not found:
+            raise CheckpointError(f"{path} holds no run: neither model.safetensors nor checkpoint.safetensors is there.")
+        path = found[0]
+    return load(path)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """One JSON object on the standard output; what JSON cannot hold (NaN, infinity) is null."""
+    sys.stdout.write(json.dumps(plain(data), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """`value` with NaN and infinity as None, tuples as lists and keys as strings."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has had, in MiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def show_warnings_as_notes() -> None:
+    """Warnings as one sentence, not as a line of somebody's source."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        notes.print(f"note: {message}", soft_wrap=True)
+
+    warnings.showwarning = show

@@ -1,0 +1,314 @@
+"""`cnnkit train`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import cnnkit
+from cnnkit.cli import common
+from cnnkit.datasets import Dataset, load_dataset
+from cnnkit.errors import OptionError, TrainingError
+from cnnkit.evaluation import evaluate
+from cnnkit.files import write_whole
+from cnnkit.model import Model
+from cnnkit.optimizers import SGD, Adam, AdamW, Optimizer, optimizer_to_dict
+from cnnkit.plugins import get_backend
+from cnnkit.presets import Preset
+from cnnkit.training import EarlyStopping, EpochRecord, Event, Run, fit
+from cnnkit.training import Progress as PieceDone
+
+OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that was asked for, as it stands in the run folder's `run.json`, so that `--resume` can ask for it again."""
+
+    model: str
+    dataset: str
+    backend: str | None
+    epochs: int | None
+    batch_size: int | None
+    seed: int
+    limit: int | None
+    data_dir: str | None
+    optimizer: str | None
+    learning_rate: float | None
+    validation: float | None
+    patience: int | None
+    device: str | None
+    precision: str
+    options: dict[str, Any]
+
+
+def train(
+    model: Annotated[str | None, typer.Argument(help="A preset (see `cnnkit models`) or a model file.")] = None,
+    dataset: Annotated[
+        str | None, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, an .npz file, or a folder of images.")
+    ] = None,
+    backend: common.BackendOption = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the preset's.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: the preset's.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Decides initial weights, orders and splits.", min=0)] = 0,
+    limit: common.LimitOption = None,
+    data_dir: common.DataDirOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: a new one under runs/.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw. Default: the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: the preset's.")] = None,
+    validation: Annotated[float | None, typer.Option(help="Fraction of the training set to hold out.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after N epochs without a better loss, on the best weights.", min=1)
+    ] = None,
+    device: common.DeviceOption = None,
+    precision: common.PrecisionOption = "float32",
+    set_: common.SetOption = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run; --epochs may be larger.")] = None,
+    json_: common.JsonOption = False,
+) -> None:
+    """Train a model on a data set and judge it on the test set."""
+    common.show_warnings_as_notes()
+    if resume is not None:
+        if model is not None or dataset is not None or out is not None:
+            raise OptionError("--resume takes model, data and folder from the run itself; leave MODEL, DATASET and --out out.")
+        request = _read_request(resume)
+        request = replace(request, epochs=epochs or request.epochs)
+        folder = resume
+    else:
+        if model is None or dataset is None:
+            raise OptionError("train needs MODEL and DATASET: cnnkit train seed-numpy digits. Or --resume RUN.")
+        request = Request(
+            model=model if not Path(model).exists() else str(Path(model).resolve()),
+            dataset=dataset if not Path(dataset).exists() else str(Path(dataset).resolve()),
+            backend=backend,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            limit=limit,
+            data_dir=str(data_dir.resolve()) if data_dir else None,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            validation=validation,
+            patience=patience,
+            device=device,
+            precision=precision,
+            options=common.backend_options(set_),
+        )
+        folder = out or _new_folder(Path(model).stem, Path(dataset).stem)
+    result = _run(request, folder, resume=resume is not None, quiet=json_)
+    if json_:
+        common.print_json(result)
+
+
+def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:
+    preset = common.find_model(request.model)
+    data, test = load_dataset(request.dataset, request.data_dir, limit=request.limit, seed=request.seed)
+    preset = _fitted(preset, data, by_file=request.model.endswith((".toml", ".json")))
+    optimizer = _optimizer(request, preset)
+    epochs, batch_size = request.epochs or preset.epochs, request.batch_size or preset.batch_size
+    backend = get_backend(
+        common.backend_choice(request.backend), request.device, request.precision, **request.options
+    )
+    early_stopping = EarlyStopping(request.patience) if request.patience else None
+    held_out = request.validation if request.validation is not None else (0.1 if early_stopping else None)
+    if not resume:
+        _begin_folder(folder, request)
+    name = backend.selection.name if backend.selection else type(backend).__name__
+    if not quiet:
+        common.console.print(
+            f"{preset.name} on {request.dataset}: {len(data):,} images to learn from, {len(test):,} to be judged on; "
+            f"backend {name}, {_said(optimizer)}, batch {batch_size}, seed {request.seed}",
+            soft_wrap=True,
+        )
+    begin = time.perf_counter()
+    with _display(len(data), quiet=quiet) as told:
+        run = fit(
+            preset.model,
+            data,
+            held_out,
+            backend,
+            optimizer,
+            batch_size,
+            epochs,
+            request.seed,
+            callbacks=[told],
+            early_stopping=early_stopping,
+            train_metrics=early_stopping is not None or epochs > 1,
+            out=folder,
+            resume=resume,
+        )
+    wall = time.perf_counter() - begin
+    result = _judged(request, run, data, test, backend, batch_size, wall)
+    write_whole(folder / "metrics.json", (json.dumps(common.plain(result), indent=2) + "\n").encode())
+    if not quiet:
+        _print_result(result, run, folder)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------- what to train, how
+
+
+def _fitted(preset: Preset, data: Dataset, *, by_file: bool) -> Preset:
+    """A preset takes shape and classes from the data; a model file says them itself, and may leave names to the data."""
+    if not by_file:
+        return preset.for_data(data.image_shape, data.classes, data.class_names)
+    model = preset.model
+    if model.class_names is None and data.class_names is not None and len(data.class_names) == model.plan().classes:
+        model = Model(**{**dict(model), "class_names": data.class_names})
+    return replace(preset, model=model)
+
+
+def _optimizer(request: Request, preset: Preset) -> Optimizer:
+    if request.optimizer is None:
+        if request.learning_rate is None:
+            return preset.optimizer
+        return replace(preset.optimizer, learning_rate=request.learning_rate)  # type: ignore[type-var] # all are dataclasses
+    if request.optimizer not in OPTIMIZERS:
+        raise OptionError(f"--optimizer is {request.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}.")
+    default = 0.01 if request.optimizer == "sgd" else 1e-3
+    return OPTIMIZERS[request.optimizer](learning_rate=request.learning_rate or default)
+
+
+def _said(optimizer: Optimizer) -> str:
+    rate = optimizer.learning_rate
+    return f"{type(optimizer).__name__} {rate:g}" if isinstance(rate, (int, float)) else type(optimizer).__name__
+
+
+# --------------------------------------------------------------------------------------------------------- run folders
+
+
+def _new_folder(model: str, dataset: str) -> Path:
+    number = 1
+    while (folder := Path("runs") / f"{model}-{dataset}-{number}").exists():
+        number += 1
+    return folder
+
+
+def _begin_folder(folder: Path, request: Request) -> None:
+    if (folder / "run.json").exists():
+        raise TrainingError(
+            f"{folder} already holds a run. Go on with it: cnnkit train --resume {folder}. Or choose another folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {**vars(request), "command": ["cnnkit", *sys.argv[1:]], "cnnkit": cnnkit.__version__}
+    write_whole(folder / "run.json", (json.dumps(written, indent=2) + "\n").encode())
+
+
+def _read_request(folder: Path) -> Request:
+    try:
+        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return Request(**{name: data[name] for name in Request.__dataclass_fields__})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{folder} holds no run that can be resumed: run.json says {error!r}.") from error
+
+
+# -------------------------------------------------------------------------------------------------------- what is told
+
+
+@contextmanager
+def _display(count: int, *, quiet: bool) -> Iterator[Callable[[Event], None]]:
+    """A bar on a terminal; a line an epoch elsewhere; nothing when quiet."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=common.notes, disable=quiet or not common.notes.is_terminal, transient=True)
+    with bar:
+        task = bar.add_task("epoch 1", total=count, loss="", rate="")
+
+        def told(event: Event) -> None:
+            if isinstance(event, PieceDone):
+                bar.update(
+                    task,
+                    description=f"epoch {event.epoch}/{event.epochs}",
+                    completed=event.done,
+                    total=event.count,
+                    loss=f"{event.running_loss:.4f}",
+                    rate=f"{event.done / max(event.seconds, 1e-9):,.0f} images/s",
+                )
+            elif not quiet:
+                bar.console.print(_epoch_line(event), soft_wrap=True)
+
+        yield told
+
+
+def _epoch_line(record: EpochRecord) -> str:
+    parts = [f"epoch {record.epoch}: running loss {record.running_loss:.4f}"]
+    for name, figures in (("train", record.train), ("validation", record.validation)):
+        if figures is not None:
+            parts.append(f"{name} loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.4f}")
+    parts.append(f"{record.seconds_train:.1f} s")
+    return "; ".join(parts)
+
+
+def _judged(
+    request: Request, run: Run, data: Dataset, test: Dataset, backend: Any, batch_size: int, wall: float
+) -> dict[str, Any]:
+    """The one object that `--json` prints and `metrics.json` keeps."""
+    train_metrics = evaluate(run.model, run.state.parameters, data, backend)
+    begin = time.perf_counter()
+    test_metrics = evaluate(run.model, run.state.parameters, test, backend)
+    seconds_test = time.perf_counter() - begin
+    seconds_train = sum(record.seconds_train for record in run.history)
+    seen = sum(1 for _ in run.history) * len(data)
+    return {
+        "model": run.model.name,
+        "dataset": request.dataset,
+        "backend": run.backend,
+        "device": request.device,
+        "precision": request.precision,
+        "options": request.options,
+        "seed": request.seed,
+        "epochs": len(run.history),
+        "batch_size": batch_size,
+        "optimizer": optimizer_to_dict(run.optimizer),
+        "images": {"train": len(data), "test": len(test)},
+        "train": train_metrics.to_dict(),
+        "test": test_metrics.to_dict(),
+        "seconds": {
+            "train": seconds_train,
+            "test": seconds_test,
+            "wall": wall,
+            "train_per_1000": 1000 * seconds_train / seen,
+            "test_per_1000": 1000 * seconds_test / max(len(test), 1),
+        },
+        "memory": {"peak_mib": common.peak_memory_mib()},
+        "history": [record.to_dict() for record in run.history],
+        "message": run.message,
+        "out": str(run.out),
+        "versions": {"cnnkit": cnnkit.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+
+
+def _print_result(result: dict[str, Any], run: Run, folder: Path) -> None:
+    table = Table(title=None, box=None, pad_edge=False)
+    for heading in ("", "accuracy", "precision", "recall", "F1", "loss", "s / 1000 images"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for part in ("train", "test"):
+        figures = result[part]
+        row = [f"{figures[name]:.4f}" for name in ("accuracy", "precision", "recall", "f1", "loss")]
+        table.add_row(part, *row, f"{result['seconds'][f'{part}_per_1000']:.3f}")
+    common.console.print(table)
+    common.console.print(
+        f"Precision, recall and F1 are macro averages. {run.message} "
+        f"Training took {result['seconds']['train']:.1f} s, peak memory {result['memory']['peak_mib']:.0f} MiB.",
+        soft_wrap=True,
+    )
+    common.console.print(f"The run is in {folder}. Classify images with it: cnnkit predict {folder} IMAGE...", soft_wrap=True)
+
+
