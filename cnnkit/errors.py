@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ class BackendUnavailable(BackendError):
         super().__init__(message)
         self.status = status
 
+    def __reduce__(self) -> tuple[type[BackendUnavailable], tuple[str, BackendStatus]]:
+        return type(self), (str(self), self.status)
+
 
 class UnsupportedModel(BackendError):
     """A backend refuses a model before any arithmetic.
@@ -143,6 +147,9 @@ class NonFiniteLoss(TrainingError):
         super().__init__(message)
         self.step, self.where = step, where
 
+    def __reduce__(self) -> tuple[partial[NonFiniteLoss], tuple[()]]:
+        return partial(type(self), str(self), step=self.step, where=self.where), ()
+
 
 class CheckpointError(CnnkitError):
     """A file that is not a checkpoint of ours, is damaged, or was written by a newer cnnkit."""
@@ -155,4 +162,7 @@ class MissingDependency(CnnkitError, ImportError):
         super().__init__(
             f"{what} needs {package}, which is not installed. Install it with: pip install 'cnnkit[{extra}]'"
         )
-        self.package, self.extra = package, extra
+        self.what, self.package, self.extra = what, package, extra
+
+    def __reduce__(self) -> tuple[type[MissingDependency], tuple[str, str, str]]:
+        return type(self), (self.what, self.package, self.extra)
