@@ -52,7 +52,7 @@ def check_images(images: Any, input_shape: Shape, dtype: np.dtype[Any]) -> Image
     Nothing is copied or converted. Raises `DataError` for another shape, or a dtype other than uint8, float32 and, in
     float64 precision, float64.
     """
-    array = np.asanyarray(images)
+    array: Images = np.asanyarray(images)
     if array.shape[1:] != input_shape or array.ndim == 0:
         hint = f"Give an array of shape (batch, {', '.join(map(str, input_shape))})"
         if (*array.shape[1:], 1) == input_shape:
@@ -73,7 +73,7 @@ def check_images(images: Any, input_shape: Shape, dtype: np.dtype[Any]) -> Image
 
 def check_labels(labels: Any, count: int, classes: int) -> Labels:
     """Return `labels` as an integer array `(count,)` with every value in `0 .. classes - 1`, or raise `DataError`."""
-    array = np.asanyarray(labels)
+    array: Labels = np.asanyarray(labels)
     if array.shape != (count,):
         raise DataError(
             f"labels have shape {array.shape}, but there are {count} images. Give one whole number for each image."

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, SupportsFloat
+from typing import Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from cnnkit.plan import Plan
 from cnnkit.state import TrainingState
 
 
-class EpochTotals(NamedTuple):
+@dataclass(frozen=True)
+class EpochTotals:
     """The sum of the losses of `count` images, each taken before the step that its batch caused."""
 
     loss_sum: float
@@ -101,5 +102,3 @@ class Backend(ABC):
             f"{type(self).__name__} only predicts, it cannot train (asked to train {plan.model.title} with "
             f"{type(optimizer).__name__} from step {state.step}). Train on another backend; `cnnkit backends` lists them."
         )
-
-

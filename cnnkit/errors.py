@@ -120,9 +120,7 @@ class UnsupportedModel(BackendError):
     could run it.
     """
 
-    def __init__(
-        self, backend: str, path: str, feature: str, reason: str, alternatives: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, backend: str, path: str, feature: str, reason: str, alternatives: Sequence[str] = ()) -> None:
         self.backend, self.path, self.feature, self.reason = backend, path, feature, reason
         self.alternatives = tuple(alternatives)
         could = f"Backends that could: {', '.join(alternatives)}" if alternatives else "No installed backend could"

@@ -144,7 +144,8 @@ def evaluate(
     losses = cross_entropy(scores, data.labels)
     confusion = confusion_matrix(data.labels, predicted_classes(scores), classes)
     loss = float(losses.mean()) if len(losses) else float("nan")
-    return Metrics(confusion, loss=loss, class_names=model.class_names or data.class_names)
+    names = model.class_names or data.class_names
+    return Metrics(confusion, loss=loss, class_names=tuple(names) if names else None)
 
 
 def check_fits(model: Model, data: Dataset) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import tomllib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, cast
 
 import pydantic
 import tomli_w
@@ -17,10 +17,15 @@ from pydantic_core import PydanticCustomError
 from cnnkit.errors import ModelError, Problem
 
 if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+
     from cnnkit.plan import Plan
     from cnnkit.summary import Summary
 
-MODEL_FORMAT = 1
+if not TYPE_CHECKING:
+    ModelMetaclass = type(pydantic.BaseModel)  # its name is private to pydantic; what it is, is not
+
+MODEL_FORMAT: Final = 1
 """The version of the model file. It changes only when an older cnnkit could not read the file rightly."""
 
 
@@ -57,7 +62,8 @@ def _check_padding(value: Any) -> Any:
     explicit = isinstance(value, (list, tuple)) and len(value) == 2 and all(_is_pair(side, 0) for side in value)
     if not (explicit or value in ("valid", "same")):
         raise _wrong(
-            '"valid", "same" or ((top, bottom), (left, right)) in whole pixels', 'Use for example "same" or ((1, 1), (1, 1))'
+            '"valid", "same" or ((top, bottom), (left, right)) in whole pixels',
+            'Use for example "same" or ((1, 1), (1, 1))',
         )
     return value
 
@@ -75,9 +81,14 @@ def _check_rate(value: Any) -> Any:
 
 
 def _check_input_shape(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or len(value) not in (1, 3) or not all(_is_whole(size, 1) for size in value):
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) not in (1, 3)
+        or not all(_is_whole(size, 1) for size in value)
+    ):
         raise _wrong(
-            "(height, width, channels), or (features,) for a dense model, each at least 1", "Use for example (28, 28, 1)"
+            "(height, width, channels), or (features,) for a dense model, each at least 1",
+            "Use for example (28, 28, 1)",
         )
     return value
 
@@ -137,16 +148,16 @@ Switch = Annotated[bool, Field(strict=True)]
 # ------------------------------------------------------------------------------------------------------- the data
 
 
-class _Fields(type(pydantic.BaseModel)):  # type: ignore[misc] # mypy cannot follow a computed metaclass
+class _Fields(ModelMetaclass):
     """Turns pydantic's `ValidationError` into our `ModelError` where, and only where, a person calls the class.
 
     Pydantic builds nested objects without calling their class, so that a file with three bad layers still ends in one
     error that lists all three.
     """
 
-    def __call__(cls, *positional: Any, **fields: Any) -> Any:
+    def __call__(cls, *positional: Any, **fields: Any) -> Any:  # noqa: N805 - the instance of a metaclass is a class
         if positional:
-            names = ", ".join(f"{name}=..." for name in cls._own_fields())
+            names = ", ".join(f"{name}=..." for name in own_fields(cast("type[_Data]", cls)))
             raise TypeError(f"{cls.__name__} takes its fields by name: {cls.__name__}({names})")
         try:
             return super().__call__(**fields)
@@ -155,11 +166,13 @@ class _Fields(type(pydantic.BaseModel)):  # type: ignore[misc] # mypy cannot fol
 
 
 class _Data(pydantic.BaseModel, metaclass=_Fields):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # defer_build: schemas are built at the first use, so that `import cnnkit` stays quick
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
-    @classmethod
-    def _own_fields(cls) -> tuple[str, ...]:
-        return tuple(name for name in cls.model_fields if name not in ("kind", "version"))
+
+def own_fields(layer: type[_Data]) -> tuple[str, ...]:
+    """The fields of a class that its user sets."""
+    return tuple(name for name in layer.model_fields if name not in ("kind", "version"))
 
 
 class Rescale(_Data):
@@ -257,23 +270,10 @@ class Softmax(_Data):
 
 
 Layer: TypeAlias = (
-    Rescale
-    | Grayscale
-    | Conv2D
-    | MaxPool2D
-    | AvgPool2D
-    | Flatten
-    | Dense
-    | ReLU
-    | Tanh
-    | Sigmoid
-    | Dropout
-    | Softmax
+    Rescale | Grayscale | Conv2D | MaxPool2D | AvgPool2D | Flatten | Dense | ReLU | Tanh | Sigmoid | Dropout | Softmax
 )
 
-LAYER_KINDS: dict[str, type[_Data]] = {
-    layer.model_fields["kind"].default: layer for layer in Layer.__args__  # type: ignore[attr-defined] # a union at run time
-}
+LAYER_KINDS: dict[str, type[_Data]] = {layer.model_fields["kind"].default: layer for layer in Layer.__args__}
 
 
 class Model(_Data):
@@ -300,8 +300,6 @@ class Model(_Data):
     ]
     layers: tuple[Annotated[Layer, Field(discriminator="kind")], ...]
     class_names: Annotated[tuple[str, ...] | None, BeforeValidator(_check_class_names)] = None
-
-    _title: ClassVar[str] = "model"
 
     def plan(self) -> Plan:
         """Work out shapes, explicit padding and parameters, or raise one `ModelError` with everything that does not fit."""
@@ -349,7 +347,11 @@ class Model(_Data):
     def from_dict(cls, data: Any, subject: str = "model") -> Model:
         """The model that `data`, a parsed file, describes; or one `ModelError` with every problem in it."""
         if not isinstance(data, dict):
-            problem = Problem("", f"is a {type(data).__name__}; expected a table with version, input_shape and layers", "See `cnnkit models`")
+            problem = Problem(
+                "",
+                f"is a {type(data).__name__}; expected a table with version, input_shape and layers",
+                "See `cnnkit models`",
+            )
             raise ModelError([problem], subject)
         missing = []
         if "version" not in data:
@@ -417,7 +419,7 @@ def _problem(details: Any, class_name: str) -> Problem:
         case "missing":
             return Problem(path, f"is missing; {owner} needs it", f"Add {field}")
         case "extra_forbidden":
-            known = LAYER_KINDS[owner]._own_fields() if owner in LAYER_KINDS else _fields_of(owner)
+            known = _fields_of(owner)
             near = difflib.get_close_matches(field, known, n=1)
             fields = f"its fields are {', '.join(known)}" if known else "it has no fields"
             fix = f"Write {near[0]}" if near else f"Remove {field}"
@@ -435,12 +437,15 @@ def _problem(details: Any, class_name: str) -> Problem:
             fix = f"Write version = {MODEL_FORMAT}, or upgrade cnnkit if a newer one wrote the file"
             return Problem(path, f"is {_short(value)}; this cnnkit reads version {MODEL_FORMAT}", fix)
         case _:
-            return Problem(path, f"is {_short(value)}; {details['msg'][:1].lower()}{details['msg'][1:]}", f"Correct {field}")
+            return Problem(
+                path, f"is {_short(value)}; {details['msg'][:1].lower()}{details['msg'][1:]}", f"Correct {field}"
+            )
 
 
 def _fields_of(owner: str) -> tuple[str, ...]:
+    """The fields of `owner`, called by its kind as in a file, or by its class as in Python."""
     classes: dict[str, type[_Data]] = {"Model": Model, **{layer.__name__: layer for layer in LAYER_KINDS.values()}}
-    return classes[owner]._own_fields()
+    return own_fields(classes[owner] if owner in classes else LAYER_KINDS[owner])
 
 
 def _path_and_owner(location: Sequence[int | str], class_name: str) -> tuple[str, str]:

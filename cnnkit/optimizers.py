@@ -23,7 +23,9 @@ A = TypeVar("A", bound=Any)
 """Any array type with the arithmetic operators."""
 
 
-def _require(owner: object, name: str, *, least: float = 0.0, below: float = math.inf, above: float = -math.inf) -> None:
+def _require(
+    owner: object, name: str, *, least: float = 0.0, below: float = math.inf, above: float = -math.inf
+) -> None:
     value = getattr(owner, name)
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not real or not (least <= value < below and value > above):
@@ -156,7 +158,9 @@ class SGD(Optimizer):
         _require(self, "momentum", below=1.0)
         _require(self, "weight_decay")
         if self.nesterov and not self.momentum:
-            raise OptionError("SGD: nesterov is True with momentum 0, which changes nothing. Give a momentum such as 0.9.")
+            raise OptionError(
+                "SGD: nesterov is True with momentum 0, which changes nothing. Give a momentum such as 0.9."
+            )
 
     @property
     def slot_names(self) -> tuple[str, ...]:
@@ -270,8 +274,8 @@ def _adam_update(optimizer: Adam | AdamW, p: A, g: A, slots: Sequence[A], step: 
 
 # -------------------------------------------------------------------------------------------------------------- files
 
-_OPTIMIZERS: Mapping[str, type[SGD] | type[Adam] | type[AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
-_SCHEDULES: Mapping[str, type[ConstantRate] | type[StepDecay] | type[CosineDecay]] = {
+_OPTIMIZERS: Mapping[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+_SCHEDULES: Mapping[str, type[ConstantRate | StepDecay | CosineDecay]] = {
     "constant": ConstantRate,
     "step": StepDecay,
     "cosine": CosineDecay,
@@ -306,6 +310,7 @@ def _build(kinds: Mapping[str, type[A]], data: Mapping[str, Any], what: str) -> 
         if name not in known:
             raise OptionError(f"{name!r} is not an option of {what} '{kind}'; its options are {', '.join(known)}.")
     try:
-        return kinds[kind](**fields)
+        built: A = kinds[kind](**fields)
     except TypeError as error:
         raise OptionError(f"{what} '{kind}' needs all of {', '.join(known)}: {error}.") from None
+    return built

@@ -181,7 +181,9 @@ class Plan:
         """Raise `ModelError` unless the model is a classifier with something to learn."""
         _ = self.classes
         if not self.parameters:
-            problem = Problem("layers", "have no parameters, so there is nothing to train", "Add a Conv2D or Dense layer")
+            problem = Problem(
+                "layers", "have no parameters, so there is nothing to train", "Add a Conv2D or Dense layer"
+            )
             raise ModelError([problem], self.model.title)
 
 
@@ -215,8 +217,11 @@ class _Planner:
 
     def run(self) -> Plan:
         if not self.model.layers:
-            self.problems.append(Problem("layers", "is empty; a model has at least one layer", "Add for example Flatten()"))
-        for self.index, layer in enumerate(self.model.layers):
+            self.problems.append(
+                Problem("layers", "is empty; a model has at least one layer", "Add for example Flatten()")
+            )
+        for index, layer in enumerate(self.model.layers):
+            self.index = index
             for step in self.steps_of(layer):
                 self.operations.append(step)
                 self.shape = step.output_shape
@@ -278,12 +283,10 @@ class _Planner:
             self.complain(
                 "weights",
                 f"is 'luma', which weighs red, green and blue, but the image has {channels} channels",
-                "Use weights=\"mean\"",
+                'Use weights="mean"',
             )
         weights = LUMA if layer.weights == "luma" else (1 / channels,) * channels
-        return GrayscaleOp(
-            layer=self.index, input_shape=self.shape, output_shape=(height, width, 1), weights=weights
-        )
+        return GrayscaleOp(layer=self.index, input_shape=self.shape, output_shape=(height, width, 1), weights=weights)
 
     def conv2d(self, layer: spec.Conv2D) -> Operation:
         height, width, channels = self.image_shape(layer)
@@ -311,7 +314,7 @@ class _Planner:
         pool_size = pair(layer.pool_size)
         strides = pool_size if layer.strides is None else pair(layer.strides)
         padding, output = self.windows(layer, "pool_size", (height, width), pool_size, strides, (1, 1))
-        for axis, (size, (before, after)) in enumerate(zip((height, width), padding, strict=True)):
+        for axis, (size, (before, _)) in enumerate(zip((height, width), padding, strict=True)):
             first_is_empty = before >= pool_size[axis]
             last_is_empty = (output[axis] - 1) * strides[axis] >= before + size
             if first_is_empty or last_is_empty:
@@ -354,7 +357,11 @@ class _Planner:
     def softmax(self) -> Operation:
         last = len(self.model.layers) - 1
         if self.index != last:
-            self.complain("", "is Softmax, which stands only at the end of a model", f"Move it behind layers[{last}], or remove it")
+            self.complain(
+                "",
+                "is Softmax, which stands only at the end of a model",
+                f"Move it behind layers[{last}], or remove it",
+            )
         if len(self.shape) != 1:
             self.complain(
                 "",
@@ -368,9 +375,7 @@ class _Planner:
         self, layer: spec.Conv2D | spec.Dense, shape: Shape, fan_in: int, fan_out: int
     ) -> tuple[str, str | None]:
         kernel = f"{self.index}.kernel"
-        self.parameters.append(
-            ParameterSpec(kernel, shape, layer.kernel_initializer, fan_in, fan_out, self.index)
-        )
+        self.parameters.append(ParameterSpec(kernel, shape, layer.kernel_initializer, fan_in, fan_out, self.index))
         if not layer.use_bias:
             return kernel, None
         bias = f"{self.index}.bias"
@@ -418,7 +423,7 @@ class _Planner:
             field_name,
             f"is {getattr(layer, field_name)}, which does not fit the {times(image)} input: output {side} = "
             f"floor(({image[axis]} + {padding[0]} + {padding[1]} - ({reach})) / {stride}) + 1 is less than 1",
-            f"Use {field_name} of at most {largest} along the {side}, or padding=\"same\"",
+            f'Use {field_name} of at most {largest} along the {side}, or padding="same"',
         )
 
     def check_class_names(self) -> None:

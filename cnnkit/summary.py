@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cnnkit.arrays import Shape, times
+from cnnkit.model import AvgPool2D, MaxPool2D
 from cnnkit.plan import (
     AvgPool2DOp,
     Conv2DOp,
@@ -57,24 +58,23 @@ class Summary:
         return json.dumps(self.to_dict(), indent=2)
 
     def _table(self) -> list[tuple[str, ...]]:
-        rows = [("", "layer", "settings", "output", "parameters", "multiply-adds", "activations", "receptive field")]
-        rows.append(("", "input", "", times(self.input_shape), "", "", "", ""))
-        for row in self.layers:
-            rows.append(
-                (
-                    str(row.index),
-                    row.kind,
-                    row.settings,
-                    times(row.output_shape),
-                    f"{row.parameters:,}",
-                    f"{row.multiply_adds:,}",
-                    _bytes(row.activation_bytes),
-                    times(row.receptive_field) if row.receptive_field else "",
-                )
+        head = ("", "layer", "settings", "output", "parameters", "multiply-adds", "activations", "receptive field")
+        body: list[tuple[str, ...]] = [
+            (
+                str(row.index),
+                row.kind,
+                row.settings,
+                times(row.output_shape),
+                f"{row.parameters:,}",
+                f"{row.multiply_adds:,}",
+                _bytes(row.activation_bytes),
+                times(row.receptive_field) if row.receptive_field else "",
             )
+            for row in self.layers
+        ]
         totals = (f"{self.parameters:,}", f"{self.multiply_adds:,}", _bytes(self.activation_bytes))
-        rows.append(("", "total", "", "", *totals, ""))
-        return rows
+        first = ("", "input", "", times(self.input_shape), "", "", "", "")
+        return [head, first, *body, ("", "total", "", "", *totals, "")]
 
     def __str__(self) -> str:
         rows = self._table()
@@ -96,9 +96,7 @@ class Summary:
     def _repr_html_(self) -> str:
         head, *body = self._table()
         cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body
-        )
+        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
         caption = html.escape(f"{self.name or 'model'} (one image, float32)")
         return f"<table><caption>{caption}</caption><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
 
@@ -113,6 +111,8 @@ def summarize(plan: Plan) -> Summary:
         for operation in operations:
             field, jump = _receptive_field(plan, operation, field, jump)
         settings = layer.model_dump(exclude={"kind", "kernel_initializer"}, exclude_defaults=True)
+        if isinstance(layer, MaxPool2D | AvgPool2D):
+            settings = {"pool_size": layer.pool_size, **settings}  # what everybody looks for, default or not
         rows.append(
             LayerSummary(
                 index=index,

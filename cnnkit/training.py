@@ -365,7 +365,9 @@ class _Training:
             return None
         found = checkpoints.load(self._checkpoint)
         if found.progress is None or found.state is None:
-            raise TrainingError(f"{self._checkpoint} is no checkpoint of a run, only of a model. Choose another folder.")
+            raise TrainingError(
+                f"{self._checkpoint} is no checkpoint of a run, only of a model. Choose another folder."
+            )
         before, now = found.progress["settings"], json.loads(json.dumps(self.settings))
         differing = [name for name in now if before.get(name) != now[name]]
         if differing:
@@ -505,7 +507,9 @@ class _Training:
         message = f"Trained {at.epoch} epoch{'s' if at.epoch != 1 else ''}; the weights are those of the last."
         if self.early_stopping is not None:
             why = f"no better {self._monitor()} for {self.early_stopping.patience} epochs" if at.stopped else "all done"
-            message = f"Ended after epoch {at.epoch} ({why}); the weights are the best ones, those of epoch {at.best_epoch}."
+            message = (
+                f"Ended after epoch {at.epoch} ({why}); the weights are the best ones, those of epoch {at.best_epoch}."
+            )
         if self.out is not None:
             self._write_history()
             checkpoints.save(self.out / "model.safetensors", self.model, state, optimizer=self.optimizer)

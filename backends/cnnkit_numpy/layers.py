@@ -35,8 +35,8 @@ from cnnkit.plan import (
     FlattenOp,
     GrayscaleOp,
     MaxPool2DOp,
-    Pair,
     PaddingPair,
+    Pair,
     RescaleOp,
     SoftmaxOp,
 )
@@ -209,7 +209,9 @@ class AveragePooling(Layer):
         self.windows = _windows(self.padded.array, op.pool_size, op.strides)
         inside = _Padded(np.ones_like(x), op.padding, fill=0.0)
         inside.fill()
-        self.share = 1 / _windows(inside.array, op.pool_size, op.strides).sum(axis=(2, 3))  # (height', width', channels)
+        self.share = 1 / _windows(inside.array, op.pool_size, op.strides).sum(
+            axis=(2, 3)
+        )  # (height', width', channels)
         if dx is not None:
             self.dpadded = _Padded(dx, op.padding, fill=0.0)
             self.dwindows = _windows(self.dpadded.array, op.pool_size, op.strides)

@@ -9,9 +9,7 @@ from cnnkit.errors import DataError
 from cnnkit.plan import Pair, pair
 
 
-def patches(
-    image: Array, kernel_size: int | Pair, strides: int | Pair = 1
-) -> Iterator[tuple[Array, int, int]]:
+def patches(image: Array, kernel_size: int | Pair, strides: int | Pair = 1) -> Iterator[tuple[Array, int, int]]:
     """Yield `(patch, row, col)` for every window of `image`, from the top left, row by row.
 
     Args:

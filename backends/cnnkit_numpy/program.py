@@ -281,9 +281,7 @@ class NumpyTrainingProgram(TrainingProgram):
 
     def _learn(self, images: Images, labels: Labels, rows: NDArray[np.int64]) -> tuple[float, Array]:
         masks = {
-            op.layer: dropout_mask(
-                self.seed, self.steps, op.layer, (len(rows), *op.output_shape), op.rate, self.dtype
-            )
+            op.layer: dropout_mask(self.seed, self.steps, op.layer, (len(rows), *op.output_shape), op.rate, self.dtype)
             for op in self.dropouts
         }
         return self.team.learn(images, labels, rows, masks)

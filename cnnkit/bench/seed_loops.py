@@ -48,13 +48,13 @@ class SeedLoops:
             self.pooled[row, col] = np.amax(patch, axis=(0, 1))
         scores = self.pooled.reshape(-1) @ self.weights + self.offsets
         exponentials = np.exp(scores - scores.max())
-        self.probabilities = exponentials / exponentials.sum()
-        return self.probabilities
+        probabilities: Array = exponentials / exponentials.sum()
+        return probabilities
 
     def gradients(self, image: Any, label: int) -> tuple[float, dict[str, Array]]:
         """The loss of one image and the gradients of `kernels`, `biases`, `weights` and `offsets`."""
-        loss = -float(np.log(self.forward(image)[label]))
-        dscores = self.probabilities.copy()
+        dscores = self.forward(image)
+        loss = -float(np.log(dscores[label]))
         dscores[label] -= 1
         dweights = np.outer(self.pooled.reshape(-1), dscores)
         dpooled = (self.weights @ dscores).reshape(self.pooled.shape)

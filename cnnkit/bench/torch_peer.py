@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 from cnnkit.arrays import Images, Labels, Parameters
-
-Contestant = tuple[Callable[[], object], Callable[[], object], int]
+from cnnkit.bench.contestant import Contestant
 
 
 def torch_contestants(
@@ -48,4 +46,4 @@ def torch_contestants(
                 torch.softmax(network(prepared(index)), dim=1)
 
     remark = f"PyTorch {torch.__version__}, eager, {torch.get_num_threads()} threads"
-    return {"torch": (train, predict, len(raw))}, remark
+    return {"torch": Contestant(train, predict, len(raw))}, remark

@@ -24,9 +24,7 @@ def bench(
     json_: common.JsonOption = False,
 ) -> None:
     """Measure: the seed's loops against the backends (and PyTorch, if installed); and what `import cnnkit` costs."""
-    timings, remark = measure_seed(
-        backend or [DEFAULT_BACKEND], images, rounds, options=common.backend_options(set_)
-    )
+    timings, remark = measure_seed(backend or [DEFAULT_BACKEND], images, rounds, options=common.backend_options(set_))
     numpy_seconds, cnnkit_seconds = measure_import()
     if json_:
         common.print_json(

@@ -93,7 +93,9 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir():
         found = [path / name for name in ("model.safetensors", "checkpoint.safetensors") if (path / name).exists()]
         if not found:
-            raise CheckpointError(f"{path} holds no run: neither model.safetensors nor checkpoint.safetensors is there.")
+            raise CheckpointError(
+                f"{path} holds no run: neither model.safetensors nor checkpoint.safetensors is there."
+            )
         path = found[0]
     return load(path)
 

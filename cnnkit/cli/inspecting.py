@@ -169,7 +169,7 @@ def data_show(
 ) -> None:
     """Show a data set: sizes, images a class, and one image of each."""
     train, test = load_dataset(dataset, data_dir, limit=limit)
-    names = train.class_names or tuple(str(index) for index in range(train.classes))
+    names = tuple(train.class_names or ()) or tuple(str(index) for index in range(train.classes))
     counts = {part: np.bincount(data.labels, minlength=len(names)) for part, data in (("train", train), ("test", test))}
     if json_:
         common.print_json(
@@ -216,5 +216,3 @@ def _thumbnails(data: Dataset, names: tuple[str, ...]) -> list[Text]:
         rows = "\n".join("".join(SHADES[level] * 2 for level in row) for row in levels)
         pictures.append(Text(f"{name}\n{rows}"))
     return pictures
-
-

@@ -30,7 +30,7 @@ from cnnkit.presets import Preset
 from cnnkit.training import EarlyStopping, EpochRecord, Event, Run, fit
 from cnnkit.training import Progress as PieceDone
 
-OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ def train(
     common.show_warnings_as_notes()
     if resume is not None:
         if model is not None or dataset is not None or out is not None:
-            raise OptionError("--resume takes model, data and folder from the run itself; leave MODEL, DATASET and --out out.")
+            raise OptionError(
+                "--resume takes model, data and folder from the run itself; leave MODEL, DATASET and --out out."
+            )
         request = _read_request(resume)
         request = replace(request, epochs=epochs or request.epochs)
         folder = resume
@@ -118,9 +120,7 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     preset = _fitted(preset, data, by_file=request.model.endswith((".toml", ".json")))
     optimizer = _optimizer(request, preset)
     epochs, batch_size = request.epochs or preset.epochs, request.batch_size or preset.batch_size
-    backend = get_backend(
-        common.backend_choice(request.backend), request.device, request.precision, **request.options
-    )
+    backend = get_backend(common.backend_choice(request.backend), request.device, request.precision, **request.options)
     early_stopping = EarlyStopping(request.patience) if request.patience else None
     held_out = request.validation if request.validation is not None else (0.1 if early_stopping else None)
     if not resume:
@@ -174,11 +174,13 @@ def _optimizer(request: Request, preset: Preset) -> Optimizer:
     if request.optimizer is None:
         if request.learning_rate is None:
             return preset.optimizer
-        return replace(preset.optimizer, learning_rate=request.learning_rate)  # type: ignore[type-var] # all are dataclasses
+        return replace(preset.optimizer, learning_rate=request.learning_rate)
     if request.optimizer not in OPTIMIZERS:
         raise OptionError(f"--optimizer is {request.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}.")
     default = 0.01 if request.optimizer == "sgd" else 1e-3
-    return OPTIMIZERS[request.optimizer](learning_rate=request.learning_rate or default)
+    return OPTIMIZERS[request.optimizer](
+        learning_rate=default if request.learning_rate is None else request.learning_rate
+    )
 
 
 def _said(optimizer: Optimizer) -> str:
@@ -309,6 +311,6 @@ def _print_result(result: dict[str, Any], run: Run, folder: Path) -> None:
         f"Training took {result['seconds']['train']:.1f} s, peak memory {result['memory']['peak_mib']:.0f} MiB.",
         soft_wrap=True,
     )
-    common.console.print(f"The run is in {folder}. Classify images with it: cnnkit predict {folder} IMAGE...", soft_wrap=True)
-
-
+    common.console.print(
+        f"The run is in {folder}. Classify images with it: cnnkit predict {folder} IMAGE...", soft_wrap=True
+    )

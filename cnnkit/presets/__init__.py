@@ -15,7 +15,7 @@ from importlib import resources
 from cnnkit.arrays import Shape
 from cnnkit.errors import OptionError
 from cnnkit.model import Dense, Model
-from cnnkit.optimizers import Optimizer, optimizer_from_dict
+from cnnkit.optimizers import SGD, Adam, AdamW, optimizer_from_dict
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Preset:
     name: str
     about: str
     model: Model
-    optimizer: Optimizer
+    optimizer: SGD | Adam | AdamW
     batch_size: int
     epochs: int
 
