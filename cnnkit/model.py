@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
+import sys
 import tomllib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, cast
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, cas
 import pydantic
 import tomli_w
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from cnnkit.errors import ModelError, Problem
 
@@ -69,7 +69,8 @@ def _check_padding(value: Any) -> Any:
 
 
 def _check_real(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not real or not abs(value) <= sys.float_info.max:  # false for NaN too, and an int may be larger than any float
         raise _wrong("a finite number", "Use for example 1.0")
     return value
 
@@ -90,6 +91,18 @@ def _check_input_shape(value: Any) -> Any:
             "(height, width, channels), or (features,) for a dense model, each at least 1",
             "Use for example (28, 28, 1)",
         )
+    return value
+
+
+def _check_layers(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):  # pydantic would take a set too, and lose the order
+        raise _wrong("a list of layers", "Use for example [Flatten(), Dense(units=10), Softmax()]")
+    return value
+
+
+def _check_version(value: Any) -> Any:
+    if isinstance(value, bool):  # True equals 1
+        raise PydanticKnownError("literal_error", {"expected": str(MODEL_FORMAT)})
     return value
 
 
@@ -121,6 +134,10 @@ _PAIR_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 1}, "mi
 _SIDES_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
 _PADDING_SCHEMA = {
     "anyOf": [{"enum": ["valid", "same"]}, {"type": "array", "items": _SIDES_SCHEMA, "minItems": 2, "maxItems": 2}]
+}
+_NAME_SCHEMA = {"type": "string", "minLength": 1}
+_CLASS_NAMES_SCHEMA = {
+    "anyOf": [{"type": "array", "items": _NAME_SCHEMA, "minItems": 1, "uniqueItems": True}, {"type": "null"}]
 }
 
 Pair: TypeAlias = tuple[int, int]
@@ -284,7 +301,7 @@ class Model(_Data):
     by its path, such as `layers[0].filters`.
     """
 
-    version: Literal[1] = MODEL_FORMAT
+    version: Annotated[Literal[1], BeforeValidator(_check_version)] = MODEL_FORMAT
     name: str | None = None
     input_shape: Annotated[
         tuple[int, int, int] | tuple[int],
@@ -298,8 +315,10 @@ class Model(_Data):
             }
         ),
     ]
-    layers: tuple[Annotated[Layer, Field(discriminator="kind")], ...]
-    class_names: Annotated[tuple[str, ...] | None, BeforeValidator(_check_class_names)] = None
+    layers: Annotated[tuple[Annotated[Layer, Field(discriminator="kind")], ...], BeforeValidator(_check_layers)]
+    class_names: Annotated[
+        tuple[str, ...] | None, BeforeValidator(_check_class_names), WithJsonSchema(_CLASS_NAMES_SCHEMA)
+    ] = None
 
     def plan(self) -> Plan:
         """Work out shapes, explicit padding and parameters, or raise one `ModelError` with everything that does not fit."""
@@ -370,7 +389,7 @@ class Model(_Data):
         """Read a model file written as JSON."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _not_readable("JSON", error) from None
         return cls.from_dict(data)
 
@@ -379,7 +398,7 @@ class Model(_Data):
         """Read a model file written as TOML."""
         try:
             data = tomllib.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _not_readable("TOML", error) from None
         return cls.from_dict(data)
 
