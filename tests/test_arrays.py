@@ -124,6 +124,7 @@ def test_a_list_of_labels_becomes_an_array_and_no_labels_are_good_for_no_images(
             r"labels\[2\] is 9, but the model has 4 classes, numbered 0 to 3. .* layer 10 units",
         ),
         (np.array([0, 4]), 2, r"labels\[1\] is 4, but .* give the model's last Dense layer 5 units"),
+        (np.array([0, 1, -1]), 3, r"labels\[2\] is -1, but labels are numbered 0 to 3"),
         (np.array([9, -2, 0]), 3, r"labels\[1\] is -2, but labels are numbered 0 to 3. Correct the label"),
         (np.array([2**64 - 1], np.uint64), 1, rf"labels\[0\] is {2**64 - 1}, but"),
     ],
