@@ -455,7 +455,7 @@ def test_models_are_equal_hashable_and_picklable():
     assert again == MODEL
     assert hash(again) == hash(MODEL)
     assert pickle.loads(pickle.dumps(MODEL)) == MODEL  # noqa: S301 - our own bytes
-    assert MODEL != MODEL.prefix(2)
+    assert MODEL.prefix(2) != MODEL
     assert len({Flatten(), MODEL.layers[3], ReLU()}) == 2
 
 
