@@ -27,9 +27,15 @@ BATCH_SIZE = 256
 def choose_backend(
     which: BackendChoice, device: str | None, precision: str, options: Mapping[str, Any] | None
 ) -> Backend:
-    """`cnnkit.get_backend`, leaving a ready-made backend as it is."""
+    """`cnnkit.get_backend`; a ready-made backend is left as it is, and must then be what else was asked for."""
     if isinstance(which, Backend):
-        return get_backend(which)
+        made = which.selection.precision if which.selection else precision
+        if precision not in ("float32", made):  # float32 may be nobody's wish but the default
+            raise OptionError(
+                f"precision is {precision!r}, but the backend was made in {made}. Make it with "
+                f"get_backend(..., precision={precision!r}), or give its name."
+            )
+        return get_backend(which, device=device, **(options or {}))
     return get_backend(which, device=device, precision=precision, **(options or {}))
 
 

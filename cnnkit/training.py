@@ -45,6 +45,9 @@ from cnnkit.state import TrainingState, initial_state
 PIECE_IMAGES: Final = 1024
 """About how many images go between two looks at the clock, Ctrl-C and the loss."""
 
+RUN_FILES: Final = ("checkpoint.safetensors", "model.safetensors", "history.jsonl")
+"""What a run writes into its folder."""
+
 METRICS: Final = ("loss", "accuracy", "precision", "recall", "f1")
 
 
@@ -175,8 +178,11 @@ def fit(
         except StopIteration as end:
             run: Run = end.value
             return run
-        for callback in callbacks:
-            callback(event)
+        try:
+            for callback in callbacks:
+                callback(event)
+        except KeyboardInterrupt as stop:  # where it yields, the run stands whole: it is saved, and says where
+            events.throw(stop)
 
 
 def iter_fit(
@@ -215,6 +221,7 @@ def iter_fit(
     Raises:
         As `fit` does, and `TrainingError` where `out` holds another run.
     """
+    _check_kinds(model, data, validation)
     chosen = choose_backend(backend, device, precision, options)
     precision = precision_of(chosen, precision)  # type: ignore[assignment] # a backend made by name has one of the two
     optimizer = optimizer or Adam(learning_rate=1e-3)
@@ -253,6 +260,21 @@ def _split(data: Dataset, validation: Dataset | float | None, seed: int) -> tupl
     if validation is None or isinstance(validation, Dataset):
         return data, validation
     return data.split(validation, seed)
+
+
+def _check_kinds(model: Any, data: Any, validation: Any) -> None:
+    """Tell those who hand over a preset's name or bare arrays what is meant; Python would only name an attribute."""
+    if not isinstance(model, Model):
+        raise OptionError(
+            f"model is {type(model).__name__} {str(model)[:40]!r}; expected a cnnkit.Model. Of a preset, take "
+            "cnnkit.load_preset(name).for_data(data.image_shape, data.classes).model."
+        )
+    if not isinstance(data, Dataset):
+        raise DataError(f"data is {type(data).__name__}; expected a data set. Give cnnkit.Dataset(images, labels).")
+    if validation is not None and not isinstance(validation, (Dataset, int, float)):
+        raise DataError(
+            f"validation is {type(validation).__name__}; expected a fraction, or cnnkit.Dataset(images, labels)."
+        )
 
 
 def _in_precision(data: Dataset, precision: str) -> Dataset:
@@ -318,19 +340,28 @@ class _Training:
     best: TrainingState | None = field(default=None, init=False)
     program: TrainingProgram = field(init=False)
     last_save: float = field(default=0.0, init=False)
+    whole: bool = field(default=True, init=False)
+    """Whether nothing is half done, so that the run can be saved."""
     epoch_start: tuple[TrainingState, int] = field(init=False)
     """A state and how many images of its epoch it had seen: what a diagnosis repeats from."""
 
     # ---------------------------------------------------------------------------------------- beginning and going on
 
     def begin(self, *, resume: bool) -> None:
+        if self.validation is None and self._monitors("validation"):
+            raise OptionError(f"EarlyStopping watches {self._monitor()}, but there is no validation set. Give one.")
         state = self._resumed() if resume else None
         if self.out is not None and state is None:
-            if not resume and self._checkpoint.exists():
+            if not resume and any((self.out / name).exists() for name in RUN_FILES):
                 raise TrainingError(
                     f"{self.out} already holds a run. Go on with it with resume=True, or choose another folder."
                 )
-            self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise TrainingError(
+                    f"the folder {self.out} cannot be made: {error.strerror}. Choose another one for the run."
+                ) from error
         if state is None:
             state = initial_state(self.model, self.optimizer, self.seed, self.precision)
         self.program = self.backend.compile_training(self.plan, state, self.optimizer)
@@ -364,10 +395,11 @@ class _Training:
         if not self._checkpoint.exists():
             return None
         found = checkpoints.load(self._checkpoint)
-        if found.progress is None or found.state is None:
+        if found.state is None or set(found.progress or {}) != {"settings", "position"}:
             raise TrainingError(
                 f"{self._checkpoint} is no checkpoint of a run, only of a model. Choose another folder."
             )
+        assert found.progress is not None  # noqa: S101 - the line above has looked
         before, now = found.progress["settings"], json.loads(json.dumps(self.settings))
         differing = [name for name in now if before.get(name) != now[name]]
         if differing:
@@ -405,15 +437,25 @@ class _Training:
     # ------------------------------------------------------------------------------------------------- the run itself
 
     def events(self) -> Generator[Event, None, Run]:
+        try:
+            return (yield from self._epochs())
+        except KeyboardInterrupt:
+            if not self.whole:
+                raise
+            raise KeyboardInterrupt(self._saved_at_interrupt()) from None
+
+    def _epochs(self) -> Generator[Event, None, Run]:
         at = self.at
         while at.epoch < self.epochs and not at.stopped:
             yield from self._pieces()
-            record = self._judge()
-            at.history.append(record)
-            at.epoch, at.done, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
-            self.save()
-            self._write_history()
-            self.epoch_start = (self.program.state(), 0)
+            state, measured, seconds = self._measured()
+            with self._undivided():
+                record = self._judged(state, measured, seconds)
+                at.history.append(record)
+                at.epoch, at.done, at.loss_sum, at.seconds = at.epoch + 1, 0, 0.0, 0.0
+                self.save(state)
+                self._write_history()
+                self.epoch_start = (state, 0)
             yield record
         return self._finish()
 
@@ -423,7 +465,7 @@ class _Training:
         length = max(1, PIECE_IMAGES // self.batch_size) * self.batch_size
         while at.done < count:
             piece = order[at.done : at.done + length]
-            with _interrupt_later() as interrupt:
+            with self._undivided():
                 begin = time.perf_counter()
                 totals = self.program.epoch(self.train.images, self.train.labels, piece, self.batch_size)
                 at.seconds += time.perf_counter() - begin
@@ -432,8 +474,6 @@ class _Training:
                 at.loss_sum += totals.loss_sum
                 if time.monotonic() - self.last_save >= self.checkpoint_seconds:
                     self.save()
-            if interrupt.is_set():
-                self._stop_for_interrupt()
             yield Progress(at.epoch + 1, self.epochs, at.done, count, at.loss_sum / at.done, at.seconds)
 
     def _require_finite(self, totals: EpochTotals, order: np.ndarray[Any, np.dtype[np.int64]], end: int) -> None:
@@ -447,30 +487,49 @@ class _Training:
                 self.backend, self.plan, state, self.optimizer, self.train, order[seen:end], self.batch_size
             )
 
-    def _stop_for_interrupt(self) -> None:
+    @contextmanager
+    def _undivided(self) -> Iterator[None]:
+        """Hold Ctrl-C back until the block, which changes the run, is done. A second one comes through and saves nothing."""
+        with _interrupt_later() as asked:
+            self.whole = False
+            yield
+            self.whole = True
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    def _saved_at_interrupt(self) -> str:
+        """Save the run, if there is a folder, and say where it stands."""
         at = self.at
         where = f"Stopped in epoch {at.epoch + 1} of {self.epochs}, after {at.done:,} of {len(self.train):,} images"
+        if at.done == 0:
+            where = f"Stopped after epoch {at.epoch} of {self.epochs}"
         if self.out is None:
-            raise KeyboardInterrupt(f"{where}. Nothing was saved, since the run has no folder (out).")
+            return f"{where}. Nothing was saved, since the run has no folder (out)."
         self.save()
-        raise KeyboardInterrupt(f"{where}. Saved in {self._checkpoint}; resume to go on from there.")
+        return f"{where}. Saved in {self._checkpoint}; resume to go on from there."
 
-    def _judge(self) -> EpochRecord:
-        """Measure what was asked for with the weights of the epoch's end, and keep them if they are the best."""
-        at, state = self.at, self.program.state()
+    def _measured(self) -> tuple[TrainingState, dict[str, dict[str, float] | None], float]:
+        """The state at the epoch's end, the figures that were asked for with its weights, and the seconds they took."""
+        state = self.program.state()
         begin = time.perf_counter()
         train = self._measure(state, self.train) if self.train_metrics or self._monitors("train") else None
         validation = self._measure(state, self.validation) if self.validation else None
-        measured = {"train": train, "validation": validation}
+        return state, {"train": train, "validation": validation}, time.perf_counter() - begin
+
+    def _judged(
+        self, state: TrainingState, measured: Mapping[str, Mapping[str, float] | None], seconds: float
+    ) -> EpochRecord:
+        """The record of the epoch; its weights are kept if they are the best."""
+        at = self.at
         return EpochRecord(
             epoch=at.epoch + 1,
             steps=state.step,
             learning_rate=rate_at(self.optimizer.learning_rate, state.step - 1),
             running_loss=at.loss_sum / at.done,
-            train=train,
-            validation=validation,
+            train=measured["train"],
+            validation=measured["validation"],
             seconds_train=at.seconds,
-            seconds_evaluate=time.perf_counter() - begin,
+            seconds_evaluate=seconds,
             best=self._is_best(measured, state),
         )
 
@@ -490,8 +549,7 @@ class _Training:
             return False
         part, metric = self._monitor().split(".")
         figures = measured[part]
-        if figures is None:
-            raise OptionError(f"EarlyStopping watches {part}.{metric}, but there is no validation set. Give one.")
+        assert figures is not None  # noqa: S101 - `begin` has seen to a validation set
         value = figures[metric] if metric != "loss" else -figures[metric]
         at = self.at
         if at.best_value is None or value > at.best_value + self.early_stopping.min_delta:
@@ -547,10 +605,12 @@ def _short(value: Any) -> str:
 def _interrupt_later() -> Iterator[threading.Event]:
     """Hold Ctrl-C back until the block is done, since a step that is half done is a state that nobody can resume.
 
-    A second Ctrl-C is not held back. Signals reach the main thread only; in any other this does nothing.
+    A second Ctrl-C is not held back. Signals reach the main thread only; in any other this does nothing, nor where
+    Ctrl-C is ignored, as it is in a background job.
     """
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
         yield asked
         return
 
@@ -559,7 +619,7 @@ def _interrupt_later() -> Iterator[threading.Event]:
             signal.default_int_handler(number, frame)
         asked.set()
 
-    before = signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGINT, handle)
     try:
         yield asked
     finally:

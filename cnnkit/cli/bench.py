@@ -38,7 +38,7 @@ def bench(
         )
         return
     common.console.print(_table(timings))
-    common.console.print(remark, markup=False, soft_wrap=True)
+    common.console.print(remark, soft_wrap=True)
     common.console.print(
         f"import numpy {numpy_seconds * 1000:.0f} ms, import cnnkit {cnnkit_seconds * 1000:.0f} ms: "
         f"{cnnkit_seconds / numpy_seconds:.1f} times",

@@ -21,9 +21,9 @@ from cnnkit.model import Model
 from cnnkit.optimizers import Adam
 from cnnkit.presets import Preset, load_preset, preset_names
 
-console = Console(highlight=False)
-"""Results go to the standard output."""
-notes = Console(stderr=True, highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)
+"""Results go to the standard output, as they are: a class may be called `[b]` or `:cat:`."""
+notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
 """Progress and remarks do not mix with results."""
 
 BackendOption = Annotated[
@@ -71,6 +71,8 @@ def _value(text: str) -> Any:
 def find_model(name_or_path: str) -> Preset:
     """A preset by its name, or a model file (.toml or .json) with the usual training settings."""
     path = Path(name_or_path)
+    if name_or_path in preset_names():
+        return load_preset(name_or_path)
     if path.suffix not in (".toml", ".json"):
         if path.exists():
             raise OptionError(f"{path} is neither a preset nor a model file; a model file ends in .toml or .json.")

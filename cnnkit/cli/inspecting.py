@@ -83,7 +83,7 @@ def backends(json_: common.JsonOption = False) -> None:
     common.console.print(table)
     for status in found.values():
         if not status.ready:
-            common.console.print(f"{status.name}: {status.reason}. {status.fix}.", markup=False, soft_wrap=True)
+            common.console.print(f"{status.name}: {status.reason}. {status.fix}.", soft_wrap=True)
 
 
 def doctor(
@@ -134,10 +134,10 @@ def _print_report(report: dict[str, Any], error: BaseException | None) -> None:
     ]
     for heading, value in lines:
         if value:
-            common.console.print(f"{heading:11} {value}", markup=False, soft_wrap=True)
+            common.console.print(f"{heading:11} {value}", soft_wrap=True)
     if error is not None:
-        common.console.print("\nThe whole story, root cause first:\n", markup=False)
-        common.console.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+        common.console.print("\nThe whole story, root cause first:\n")
+        common.console.print("".join(traceback.format_exception(error)), soft_wrap=True)
 
 
 def _root(error: BaseException) -> BaseException:

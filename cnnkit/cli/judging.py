@@ -44,7 +44,7 @@ def evaluate(
     if json_:
         common.print_json({"run": str(run), "dataset": dataset, "part": part, **metrics.to_dict()})
     else:
-        common.console.print(str(metrics), markup=False)
+        common.console.print(str(metrics))
 
 
 def predict(
@@ -84,4 +84,4 @@ def predict(
     for file, answer in zip(files, answers, strict=True):
         ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:top]
         said = "  ".join(f"{name} {probability:.1%}" for name, probability in ranked)
-        common.console.print(f"{file}: {said}", markup=False, soft_wrap=True)
+        common.console.print(f"{file}: {said}", soft_wrap=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,15 +20,15 @@ from rich.table import Table
 
 import cnnkit
 from cnnkit.cli import common
-from cnnkit.datasets import Dataset, load_dataset
-from cnnkit.errors import OptionError, TrainingError
+from cnnkit.datasets import Dataset, dataset_names, load_dataset
+from cnnkit.errors import CnnkitError, OptionError, TrainingError
 from cnnkit.evaluation import evaluate
 from cnnkit.files import write_whole
 from cnnkit.model import Model
 from cnnkit.optimizers import SGD, Adam, AdamW, Optimizer, optimizer_to_dict
 from cnnkit.plugins import get_backend
-from cnnkit.presets import Preset
-from cnnkit.training import EarlyStopping, EpochRecord, Event, Run, fit
+from cnnkit.presets import Preset, preset_names
+from cnnkit.training import RUN_FILES, EarlyStopping, EpochRecord, Event, Run, fit
 from cnnkit.training import Progress as PieceDone
 
 OPTIMIZERS: dict[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
@@ -55,6 +56,7 @@ class Request:
 
 
 def train(
+    context: typer.Context,
     model: Annotated[str | None, typer.Argument(help="A preset (see `cnnkit models`) or a model file.")] = None,
     dataset: Annotated[
         str | None, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, an .npz file, or a folder of images.")
@@ -81,19 +83,18 @@ def train(
     """Train a model on a data set and judge it on the test set."""
     common.show_warnings_as_notes()
     if resume is not None:
-        if model is not None or dataset is not None or out is not None:
-            raise OptionError(
-                "--resume takes model, data and folder from the run itself; leave MODEL, DATASET and --out out."
-            )
+        _require_nothing_else(context)
         request = _read_request(resume)
-        request = replace(request, epochs=epochs or request.epochs)
+        if epochs is not None and epochs != request.epochs:
+            request = replace(request, epochs=epochs)
+            _write_request(resume, request)
         folder = resume
     else:
         if model is None or dataset is None:
             raise OptionError("train needs MODEL and DATASET: cnnkit train seed-numpy digits. Or --resume RUN.")
         request = Request(
-            model=model if not Path(model).exists() else str(Path(model).resolve()),
-            dataset=dataset if not Path(dataset).exists() else str(Path(dataset).resolve()),
+            model=_from_anywhere(model, preset_names()),
+            dataset=_from_anywhere(dataset, dataset_names()),
             backend=backend,
             epochs=epochs,
             batch_size=batch_size,
@@ -109,7 +110,14 @@ def train(
             options=common.backend_options(set_),
         )
         folder = out or _new_folder(Path(model).stem, Path(dataset).stem)
-    result = _run(request, folder, resume=resume is not None, quiet=json_)
+    try:
+        result = _run(request, folder, resume=resume is not None, quiet=json_)
+    except KeyboardInterrupt as stopped:
+        # typer would say "Aborted!", and nothing of where the run is.
+        common.notes.print(str(stopped) or "Stopped.", soft_wrap=True)
+        if (folder / "run.json").exists():
+            common.notes.print(f"Go on with it: {_resume_command(folder)}", soft_wrap=True)
+        raise typer.Exit(1) from None
     if json_:
         common.print_json(result)
 
@@ -123,8 +131,6 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     backend = get_backend(common.backend_choice(request.backend), request.device, request.precision, **request.options)
     early_stopping = EarlyStopping(request.patience) if request.patience else None
     held_out = request.validation if request.validation is not None else (0.1 if early_stopping else None)
-    if not resume:
-        _begin_folder(folder, request)
     name = backend.selection.name if backend.selection else type(backend).__name__
     if not quiet:
         common.console.print(
@@ -133,7 +139,7 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
             soft_wrap=True,
         )
     begin = time.perf_counter()
-    with _display(len(data), quiet=quiet) as told:
+    with nullcontext() if resume else _new_run(folder, request), _display(len(data), quiet=quiet) as told:
         run = fit(
             preset.model,
             data,
@@ -151,7 +157,7 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
         )
     wall = time.perf_counter() - begin
     result = _judged(request, run, data, test, backend, batch_size, wall)
-    write_whole(folder / "metrics.json", (json.dumps(common.plain(result), indent=2) + "\n").encode())
+    _write_json(folder / "metrics.json", common.plain(result))
     if not quiet:
         _print_result(result, run, folder)
     return result
@@ -198,22 +204,76 @@ def _new_folder(model: str, dataset: str) -> Path:
     return folder
 
 
-def _begin_folder(folder: Path, request: Request) -> None:
-    if (folder / "run.json").exists():
+def _from_anywhere(name_or_path: str, names: Sequence[str]) -> str:
+    """A path as it can be found from any folder; a known name stands before a path of the same name."""
+    path = Path(name_or_path)
+    return str(path.resolve()) if name_or_path not in names and path.exists() else name_or_path
+
+
+@contextmanager
+def _new_run(folder: Path, request: Request) -> Iterator[None]:
+    """A folder with run.json in it, taken away again where a mistake in what was asked for kept the run from beginning."""
+    if any((folder / name).exists() for name in ("run.json", *RUN_FILES)):
         raise TrainingError(
-            f"{folder} already holds a run. Go on with it: cnnkit train --resume {folder}. Or choose another folder."
+            f"{folder} already holds a run. Go on with it: {_resume_command(folder)}. Or choose another folder."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {**vars(request), "command": ["cnnkit", *sys.argv[1:]], "cnnkit": cnnkit.__version__}
-    write_whole(folder / "run.json", (json.dumps(written, indent=2) + "\n").encode())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_request(folder, request)
+    except OSError as error:
+        raise TrainingError(
+            f"the run folder {folder} cannot be written: {error.strerror}. Choose another one with --out."
+        ) from error
+    try:
+        yield
+    except CnnkitError:
+        if not (folder / "checkpoint.safetensors").exists():
+            (folder / "run.json").unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def _resume_command(folder: Path) -> str:
+    return f"cnnkit train --resume {shlex.quote(str(folder))}"
+
+
+def _write_request(folder: Path, request: Request) -> None:
+    _write_json(
+        folder / "run.json", {**vars(request), "command": ["cnnkit", *sys.argv[1:]], "cnnkit": cnnkit.__version__}
+    )
+
+
+def _write_json(path: Path, data: Any) -> None:
+    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _require_nothing_else(context: typer.Context) -> None:
+    """Refuse what would be ignored: with --resume, only --epochs may say something new."""
+    given = [name for name in context.params if name not in ("resume", "epochs", "json_") and _was_given(context, name)]
+    if given:
+        spelled = {"model": "MODEL", "dataset": "DATASET"}
+        named = ", ".join(spelled.get(name, f"--{name.strip('_').replace('_', '-')}") for name in given)
+        raise OptionError(f"--resume takes everything but --epochs from the run itself; leave out {named}.")
 
 
 def _read_request(folder: Path) -> Request:
+    path = folder / "run.json"
     try:
-        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
         return Request(**{name: data[name] for name in Request.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{folder} holds no run that can be resumed: run.json says {error!r}.") from error
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} holds no run that can be resumed: {path} cannot be read ({error.strerror}). Give the folder of a "
+            "run that `cnnkit train` began."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path} is damaged ({error!r}). Correct it, or begin a new run.") from error
 
 
 # -------------------------------------------------------------------------------------------------------- what is told
