@@ -230,17 +230,17 @@ def iter_fit(
     plan = model.plan()
     plan.require_trainable()
     train, held_out = _split(data, validation, seed)
-    for part in (train, held_out) if held_out else (train,):
+    for part in (train,) if held_out is None else (train, held_out):
         check_fits(model, part)
         if len(part) == 0:
-            raise DataError("the data set has 0 images; training and validation need at least one each.")
+            raise DataError("the data set has 0 images; training and validation need at least one each. Give images.")
     _warn_of_raw_pixels(plan, train)
     require_support(chosen, plan)
     run = _Training(
         model=model,
         plan=plan,
         train=_in_precision(train, precision),
-        validation=_in_precision(held_out, precision) if held_out else None,
+        validation=None if held_out is None else _in_precision(held_out, precision),
         backend=chosen,
         precision=precision,
         optimizer=optimizer,
