@@ -198,7 +198,8 @@ def pair(size: int | Pair) -> Pair:
 def make_plan(model: spec.Model) -> Plan:
     """Work the model out, or raise one `ModelError` with all that does not fit.
 
-    After a problem the work goes on as if its fix had been made, so that the next problem is seen too.
+    After a problem the work goes on as if its fix had been made, so that the next problem is seen too. Where the fix
+    does not tell the shape, nothing is said about shapes until the next Dense layer, whose output is certain again.
     """
     return _Planner(model).run()
 
@@ -209,6 +210,7 @@ class _Planner:
     def __init__(self, model: spec.Model) -> None:
         self.model = model
         self.shape: Shape = model.input_shape
+        self.certain = True
         self.index = 0
         self.operations: list[Operation] = []
         self.parameters: list[ParameterSpec] = []
@@ -234,6 +236,10 @@ class _Planner:
     def complain(self, field_name: str, message: str, fix: str) -> None:
         path = f"layers[{self.index}]" + (f".{field_name}" if field_name else "")
         self.problems.append(Problem(path, message, fix))
+
+    def complain_of_shape(self, field_name: str, message: str, fix: str) -> None:
+        if self.certain:
+            self.complain(field_name, message, fix)
 
     def steps_of(self, layer: spec.Layer) -> Iterator[Operation]:
         """The operations of one layer; `self.shape` has moved on when the second one is asked for."""
@@ -269,18 +275,19 @@ class _Planner:
         if len(self.shape) == 3:
             return self.shape[0], self.shape[1], self.shape[2]
         name = type(layer).__name__
-        self.complain(
+        self.complain_of_shape(
             "",
             f"is {name}, which takes (height, width, channels), but gets {self.shape[0]} features",
             f"Move {name} before Flatten, or give the model an input_shape of three numbers",
         )
+        self.certain = False
         self.shape = (1, 1, self.shape[0])
         return 1, 1, self.shape[2]
 
     def grayscale(self, layer: spec.Grayscale) -> Operation:
         height, width, channels = self.image_shape(layer)
         if layer.weights == "luma" and channels != 3:
-            self.complain(
+            self.complain_of_shape(
                 "weights",
                 f"is 'luma', which weighs red, green and blue, but the image has {channels} channels",
                 'Use weights="mean"',
@@ -318,7 +325,7 @@ class _Planner:
             first_is_empty = before >= pool_size[axis]
             last_is_empty = (output[axis] - 1) * strides[axis] >= before + size
             if first_is_empty or last_is_empty:
-                self.complain(
+                self.complain_of_shape(
                     "padding",
                     f"is {layer.padding!r}, so that some windows of {times(pool_size)} hold nothing but padding",
                     f"Use at most {pool_size[axis] - 1} pixels before and after",
@@ -337,13 +344,13 @@ class _Planner:
     def dense(self, layer: spec.Dense) -> Operation:
         if len(self.shape) != 1:
             features = math.prod(self.shape)
-            self.complain(
+            self.complain_of_shape(
                 "",
                 f"is Dense, which takes one row of features, but gets an image of {times(self.shape)}",
                 f"Put Flatten() before it, which makes {features} features",
             )
             self.shape = (features,)
-        features = self.shape[0]
+        features, self.certain = self.shape[0], True
         kernel, bias = self.add_parameters(layer, (features, layer.units), features, layer.units)
         return DenseOp(
             layer=self.index,
@@ -363,7 +370,7 @@ class _Planner:
                 f"Move it behind layers[{last}], or remove it",
             )
         if len(self.shape) != 1:
-            self.complain(
+            self.complain_of_shape(
                 "",
                 f"is Softmax, which takes one score for each class, but gets an image of {times(self.shape)}",
                 "Put Flatten() and Dense(units=<number of classes>) before it",
@@ -419,7 +426,7 @@ class _Planner:
         dilation = (window - 1) // (kernel - 1)  # a window of one pixel always fits, so kernel is at least 2
         largest = (room - 1) // dilation + 1
         reach = f"{dilation} * ({kernel} - 1) + 1" if dilation > 1 else f"{kernel}"
-        self.complain(
+        self.complain_of_shape(
             field_name,
             f"is {getattr(layer, field_name)}, which does not fit the {times(image)} input: output {side} = "
             f"floor(({image[axis]} + {padding[0]} + {padding[1]} - ({reach})) / {stride}) + 1 is less than 1",
@@ -431,7 +438,7 @@ class _Planner:
         if names is None or not self.operations:
             return
         outputs = self.shape[-1]
-        if len(names) != outputs:
+        if self.certain and len(names) != outputs:
             fix = f"Give {outputs} names, or make the last Dense layer {len(names)} units wide"
             message = f"has {len(names)} names, but the model has {outputs} outputs"
             self.problems.append(Problem("class_names", message, fix))
