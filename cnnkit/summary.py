@@ -35,7 +35,7 @@ class LayerSummary:
     multiply_adds: int
     activation_bytes: int
     receptive_field: Pair | None
-    """How many input pixels (height, width) one output value depends on; None where there are no pixels."""
+    """The patch of the input (height, width) that one output value looks at; None where there are no pixels."""
 
 
 @dataclass(frozen=True)
