@@ -10,25 +10,37 @@ from __future__ import annotations
 import threading
 from functools import cache
 from types import TracebackType
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
+def _libraries() -> list[Any]:
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _set_threads(library: Any, count: int) -> None:
+    # threadpoolctl (from 3.8 on) lets the first thread that sets OpenBLAS keep the others from it, without a word. The
+    # last to leave is seldom the first that entered, so control is taken before, and given up after.
+    give_up_control = getattr(library, "clear_controlling_thread", lambda *, force: None)  # noqa: ARG005 - older ones, other BLAS
+    give_up_control(force=True)
+    library.set_num_threads(count)
+    give_up_control(force=True)
 
 
 class _SingleThreadedBlas:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.users = 0
-        self.limit: object = None
+        self.before: list[int] = []
 
     def __enter__(self) -> None:
         with self.lock:
             if self.users == 0:
-                self.limit = _blas().limit(limits=1)
+                self.before = [library.get_num_threads() for library in _libraries()]
+                for library in _libraries():
+                    _set_threads(library, 1)
             self.users += 1
 
     def __exit__(
@@ -37,8 +49,8 @@ class _SingleThreadedBlas:
         with self.lock:
             self.users -= 1
             if self.users == 0:
-                self.limit.restore_original_limits()  # type: ignore[attr-defined] # threadpoolctl ships no types
-                self.limit = None
+                for library, count in zip(_libraries(), self.before, strict=True):
+                    _set_threads(library, count)
 
 
 single_threaded_blas = _SingleThreadedBlas()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from cnnkit.randomness import dropout_mask
 from cnnkit.state import TrainingState
 from cnnkit_numpy.blas import single_threaded_blas
 from cnnkit_numpy.layers import ACTIVATIONS, LAYERS, Dropout, Layer, Softmax
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 CHUNK: Final = 8
 """Images whose gradients one worker adds up before they join the total. It fixes the order of summation, so that the
@@ -163,21 +166,17 @@ class _Team:
     def __init__(self, plan: Plan, layout: _Layout, weights: Array, threads: int, *, training: bool) -> None:
         self.networks = [_Network(plan, layout, weights, training=training) for _ in range(threads)]
         self.executor = ThreadPoolExecutor(threads, "cnnkit-numpy") if threads > 1 else None
-        self.lock = threading.Lock()  # a program may be used from several threads, one at a time
         self.sum = np.empty(layout.size if training else 0, weights.dtype)
 
     def predict(self, images: Images, output: Array) -> None:
-        with self.lock, single_threaded_blas:
+        """Write the last layer's output for each of `images` into the rows of `output`."""
+        with single_threaded_blas:
             if self.executor is None or len(images) < 2 * len(self.networks):
                 self.networks[0].predict(images, output)
                 return
             edges = np.linspace(0, len(images), len(self.networks) + 1).astype(int).tolist()
             parts = [slice(start, end) for start, end in pairwise(edges)]
-            list(
-                self.executor.map(
-                    lambda network, part: network.predict(images[part], output[part]), self.networks, parts
-                )
-            )
+            self._share_out(lambda network, part: network.predict(images[part], output[part]), parts)
 
     def learn(
         self, images: Images, labels: Labels, rows: NDArray[np.int64], masks: Mapping[int, Array]
@@ -190,20 +189,29 @@ class _Team:
             return network.learn(images, labels, rows[start : start + CHUNK], own_masks, weight)
 
         loss = 0.0
-        with self.lock, single_threaded_blas:
+        with single_threaded_blas, np.errstate(all="ignore"):
             if len(rows) <= CHUNK:
                 loss, gradient = learn_chunk(self.networks[0], 0)
                 return loss * weight, gradient
             for first in range(0, len(rows), CHUNK * len(self.networks)):
                 starts = range(first, min(first + CHUNK * len(self.networks), len(rows)), CHUNK)
-                run = map if self.executor is None else self.executor.map
-                for start, (part_loss, part) in zip(starts, run(learn_chunk, self.networks, starts), strict=True):
+                for start, (part_loss, part) in zip(starts, self._share_out(learn_chunk, starts), strict=True):
                     loss += part_loss
                     if start == 0:
                         np.copyto(self.sum, part)
                     else:
                         self.sum += part
         return loss * weight, self.sum
+
+    def _share_out(self, work: Callable[[_Network, P], R], parts: Iterable[P]) -> list[R]:
+        """`work` for each of `parts`, each with a network of its own; when this ends, however it ends, all have ended."""
+        if self.executor is None:
+            return list(map(work, self.networks, parts))
+        futures = [self.executor.submit(work, network, part) for network, part in zip(self.networks, parts)]  # noqa: B905 - the last round may have fewer parts
+        try:
+            return [future.result() for future in futures]
+        finally:
+            wait(futures)
 
 
 # ---------------------------------------------------------------------------------------------------------- programs
@@ -217,11 +225,13 @@ class NumpyProgram(Program):
         layout = _Layout(plan)
         self.plan, self.dtype = plan, dtype
         self.team = _Team(plan, layout, layout.pack(parameters, dtype), threads, training=False)
+        self.lock = threading.Lock()  # callers in several threads take turns: all write into the same arrays
 
     def predict(self, images: Images) -> Array:
         images = check_images(images, self.plan.input_shape, self.dtype)
         output = np.empty((len(images), *self.plan.output_shape), self.dtype)
-        self.team.predict(images, output)
+        with self.lock:
+            self.team.predict(images, output)
         return output
 
 
@@ -239,30 +249,34 @@ class NumpyTrainingProgram(TrainingProgram):
         self.steps, self.seed = state.step, state.seed
         self.team = _Team(plan, self.layout, self.weights, threads, training=True)
         self.dropouts = [op for op in plan.operations if isinstance(op, DropoutOp)]
+        self.lock = threading.Lock()  # callers in several threads take turns, and see no step half done
 
     def predict(self, images: Images) -> Array:
         images = check_images(images, self.plan.input_shape, self.dtype)
         output = np.empty((len(images), *self.plan.output_shape), self.dtype)
-        for network in self.team.networks:
-            for dropout in network.dropouts:
-                dropout.mask = None
-        self.team.predict(images, output)
+        with self.lock:
+            for network in self.team.networks:
+                for dropout in network.dropouts:
+                    dropout.mask = None
+            self.team.predict(images, output)
         return output
 
     def gradients(self, images: Images, labels: Labels) -> tuple[float, dict[str, Array]]:
         images, labels = self._checked(images, labels)
-        loss, gradient = self._learn(images, labels, np.arange(len(images)))
-        return loss, self.layout.unpack(gradient)
+        with self.lock:
+            loss, gradient = self._learn(images, labels, np.arange(len(images)))
+            return loss, self.layout.unpack(gradient)
 
     def step(self, images: Images, labels: Labels) -> float:
         images, labels = self._checked(images, labels)
         return self._step(images, labels, np.arange(len(images)))
 
     def state(self) -> TrainingState:
-        slots = {
-            name: self.layout.unpack(slot) for name, slot in zip(self.optimizer.slot_names, self.slots, strict=True)
-        }
-        return TrainingState(self.layout.unpack(self.weights), slots, self.steps, self.seed)
+        with self.lock:
+            slots = {
+                name: self.layout.unpack(slot) for name, slot in zip(self.optimizer.slot_names, self.slots, strict=True)
+            }
+            return TrainingState(self.layout.unpack(self.weights), slots, self.steps, self.seed)
 
     def epoch(self, images: Images, labels: Labels, order: NDArray[np.int64], batch_size: int) -> EpochTotals:
         images, labels = self._checked(images, labels)
@@ -287,12 +301,12 @@ class NumpyTrainingProgram(TrainingProgram):
         return self.team.learn(images, labels, rows, masks)
 
     def _step(self, images: Images, labels: Labels, rows: NDArray[np.int64]) -> float:
-        loss, gradient = self._learn(images, labels, rows)
-        with np.errstate(all="ignore"):
+        with self.lock, np.errstate(all="ignore"):
+            loss, gradient = self._learn(images, labels, rows)
             if self.optimizer.clip_global_norm is not None:
                 gradient *= self.optimizer.clip_factor(float(np.square(gradient, dtype=np.float64).sum()))
             weights, self.slots = self.optimizer.update(self.weights, gradient, self.slots, self.steps)
             if weights is not self.weights:  # an optimizer that does not work in place
                 np.copyto(self.weights, weights)
-        self.steps += 1
-        return loss
+            self.steps += 1
+            return loss
