@@ -37,9 +37,17 @@ def explain_non_finite(
         loss = float(program.step(data.images[rows], data.labels[rows]))
         if not math.isfinite(loss):
             where = _where(backend, plan, before.parameters, data, rows)
-            return _error(plan, loss, before.step, where, optimizer)
+            return _error(f"the loss of {plan.model.title} became {loss}", before.step, where, optimizer)
         before = program.state()
-    return _error(plan, math.nan, before.step, _broken_parameter(plan, before.parameters) or "the update", optimizer)
+    what = f"the parameters of {plan.model.title} became NaN or infinite"
+    name = _broken_parameter(plan, before.parameters)
+    if name is None:
+        return _error(what, before.step - 1, "an update that did not go wrong when it was repeated", optimizer)
+    layer = int(name.partition(".")[0])
+    where = (
+        f"layers[{layer}] ({type(plan.model.layers[layer]).__name__}): the step left its parameter '{name}' not finite"
+    )
+    return _error(what, before.step - 1, where, optimizer)
 
 
 def _where(backend: Backend, plan: Plan, parameters: Parameters, data: Dataset, rows: NDArray[np.int64]) -> str:
@@ -76,10 +84,10 @@ def _first_broken(values: NDArray[np.floating], rows: NDArray[np.int64]) -> int:
     return int(rows[int(np.argmin(finite))])
 
 
-def _error(plan: Plan, loss: float, step: int, where: str, optimizer: Optimizer) -> NonFiniteLoss:
+def _error(what: str, step: int, where: str, optimizer: Optimizer) -> NonFiniteLoss:
     rate = rate_at(optimizer.learning_rate, step)
     return NonFiniteLoss(
-        f"the loss of {plan.model.title} became {loss} at step {step}. It began in {where}. "
+        f"{what} at step {step}. It began in {where}. "
         f"Try a lower learning rate (it was {rate:g}), or clip the gradients with clip_global_norm=1.0.",
         step=step,
         where=where,
