@@ -157,6 +157,8 @@ class SGD(Optimizer):
         self._check_common()
         _require(self, "momentum", below=1.0)
         _require(self, "weight_decay")
+        if not isinstance(self.nesterov, bool):
+            raise OptionError(f"SGD: nesterov is {self.nesterov!r}; expected True or False.")
         if self.nesterov and not self.momentum:
             raise OptionError(
                 "SGD: nesterov is True with momentum 0, which changes nothing. Give a momentum such as 0.9."
@@ -284,7 +286,12 @@ _SCHEDULES: Mapping[str, type[ConstantRate | StepDecay | CosineDecay]] = {
 
 def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Plain data for a file: `{"kind": "adam", "learning_rate": 0.001, ...}`; a schedule is a table with its own kind."""
-    kind = next(kind for kind, known in _OPTIMIZERS.items() if type(optimizer) is known)
+    kind = next((kind for kind, known in _OPTIMIZERS.items() if type(optimizer) is known), None)
+    if kind is None:
+        raise OptionError(
+            f"{type(optimizer).__name__} is not an optimizer that a file can hold; those are "
+            f"{', '.join(known.__name__ for known in _OPTIMIZERS.values())}. Use one of them."
+        )
     data = {"kind": kind, **asdict(optimizer)}  # type: ignore[call-overload] # every optimizer is a dataclass
     if isinstance(optimizer.learning_rate, Schedule):
         schedule = next(name for name, known in _SCHEDULES.items() if type(optimizer.learning_rate) is known)
@@ -303,7 +310,7 @@ def optimizer_from_dict(data: Mapping[str, Any]) -> SGD | Adam | AdamW:
 def _build(kinds: Mapping[str, type[A]], data: Mapping[str, Any], what: str) -> A:
     fields = dict(data)
     kind = fields.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise OptionError(f"{what} kind is {kind!r}; expected one of {', '.join(kinds)}.")
     known = kinds[kind].__dataclass_fields__
     for name in fields:
