@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cnnkit.arrays import Array, Images, Parameters, dtype_of
+from cnnkit.arrays import Array, Images, Parameters, check_images, dtype_of
 from cnnkit.backend import Backend, Program
 from cnnkit.datasets import Dataset
 from cnnkit.errors import DataError, OptionError
@@ -89,7 +89,7 @@ def predict(
     chosen = choose_backend(backend, device, precision, options)
     precision = precision_of(chosen, precision)
     plan, program = compile_program(chosen, model, parameters)
-    images = as_precision(np.asanyarray(images), precision)
+    images = check_images(as_precision(np.asanyarray(images), precision), plan.input_shape, dtype_of(precision))
     _check_batch_size(batch_size)
     rows = [program.predict(part) for part in _batches(images, batch_size)]
     return np.concatenate(rows) if rows else np.empty((0, *plan.output_shape), dtype_of(precision))
@@ -151,7 +151,7 @@ def evaluate(
     confusion = confusion_matrix(data.labels, predicted_classes(scores), classes)
     loss = float(losses.mean()) if len(losses) else float("nan")
     names = model.class_names or data.class_names
-    return Metrics(confusion, loss=loss, class_names=tuple(names) if names else None)
+    return Metrics(confusion, loss=loss, class_names=tuple(names) if names and len(names) == classes else None)
 
 
 def check_fits(model: Model, data: Dataset) -> None:
