@@ -221,6 +221,7 @@ def test_micro_averages_would_all_be_the_accuracy_and_so_is_weighted_recall(draw
     assert metrics.weighted.recall == pytest.approx(metrics.accuracy)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=4, max_size=4))
 def test_on_a_balanced_set_macro_recall_is_the_accuracy_and_weighted_is_macro(rows):
     matrix = np.array(rows)

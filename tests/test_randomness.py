@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnkit.errors import OptionError
@@ -65,6 +65,7 @@ def test_a_seed_that_is_none_is_refused(seed):
 # ------------------------------------------------------------------------------------------------------------- orders
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10), st.integers(0, 10), st.integers(0, 200))
 def test_an_order_visits_every_image_once(seed, epoch, count):
     order = epoch_order(seed, epoch, count)
