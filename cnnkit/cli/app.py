@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+import cnnkit
 from cnnkit.cli import bench, inspecting, judging, training
 from cnnkit.errors import BackendNotFound, CnnkitError, DatasetNotFound, ModelError, OptionError
 
@@ -14,12 +16,28 @@ WRONG_USE = (OptionError, ModelError, DatasetNotFound, BackendNotFound)
 
 app = typer.Typer(
     name="cnnkit",
-    help="Convolutional networks as data, run by interchangeable backends.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(cnnkit.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[  # noqa: ARG001 - its callback does all
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Convolutional networks as data, run by interchangeable backends."""
+
+
 app.command()(training.train)
 app.command()(judging.evaluate)
 app.command()(judging.predict)

@@ -202,7 +202,7 @@ def data_show(
 
 
 def _thumbnails(data: Dataset, names: tuple[str, ...]) -> list[Text]:
-    """The first image of each class in characters, two a pixel since they are half as wide as high."""
+    """The first image of each class in characters, two a pixel since they are half as wide as high; NaN is `??`."""
     pictures = []
     for index, name in enumerate(names):
         places = np.flatnonzero(data.labels == index)
@@ -211,8 +211,10 @@ def _thumbnails(data: Dataset, names: tuple[str, ...]) -> list[Text]:
         grey = data.images[places[0]].astype(np.float64).mean(axis=-1)
         step = max(1, -(-max(grey.shape) // 16))
         grey = grey[::step, ::step]
-        low, high = grey.min(), grey.max()
-        levels = ((grey - low) / (high - low or 1) * (len(SHADES) - 1)).round().astype(int)
-        rows = "\n".join("".join(SHADES[level] * 2 for level in row) for row in levels)
+        finite = np.isfinite(grey)
+        low, high = (grey[finite].min(), grey[finite].max()) if finite.any() else (0.0, 0.0)
+        levels = ((np.where(finite, grey, low) - low) / (high - low or 1) * (len(SHADES) - 1)).round().astype(int)
+        levels[~finite] = -1
+        rows = "\n".join("".join("??" if level < 0 else SHADES[level] * 2 for level in row) for row in levels)
         pictures.append(Text(f"{name}\n{rows}"))
     return pictures
