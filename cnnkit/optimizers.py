@@ -32,6 +32,8 @@ def _require(
         bounds = f"more than {above:g}" if above >= least else f"at least {least:g}"
         bounds += f" and less than {below:g}" if below < math.inf else ""
         raise OptionError(f"{type(owner).__name__}: {name} is {value!r}; expected a finite number of {bounds}.")
+    if isinstance(value, float):
+        object.__setattr__(owner, name, float(value))  # a NumPy scalar would make float32 arrays float64
 
 
 # ---------------------------------------------------------------------------------------------------------- schedules

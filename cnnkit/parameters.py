@@ -65,9 +65,13 @@ def check_parameters(plan: Plan, parameters: Parameters) -> None:
             "Use the parameters that were made for this model."
         )
     for name, shape in wanted.items():
-        array = parameters[name]
-        if tuple(array.shape) != shape or array.dtype.kind != "f":
+        array: object = parameters[name]
+        if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind != "f":
             raise DataError(
-                f"parameter {name!r} is {array.dtype} of shape {tuple(array.shape)}; {plan.model.title} needs "
+                f"parameter {name!r} is {_described(array)}; {plan.model.title} needs "
                 f"floating-point numbers of shape {shape}. Use the parameters that were made for this model."
             )
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

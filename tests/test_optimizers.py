@@ -394,3 +394,15 @@ def test_optimizers_are_values():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Adam().epsilon = 1.0
     assert issubclass(SGD, Optimizer)
+
+
+def test_a_numpy_scalar_as_hyperparameter_makes_no_array_float64():
+    scalars = Adam(learning_rate=np.float64(0.1), beta_1=np.float64(0.9), epsilon=np.float64(1e-8))
+    plain = Adam(learning_rate=0.1, beta_1=0.9, epsilon=1e-8)
+    results = []
+    for optimizer in (scalars, plain):
+        p, slots = np.ones(3, np.float32), (np.zeros(3, np.float32), np.zeros(3, np.float32))
+        p, _ = optimizer.update(p, np.full(3, 0.3, np.float32), slots, 0)
+        results.append(p.tobytes())
+    assert results[0] == results[1]
+    assert type(scalars.beta_1) is float

@@ -155,3 +155,9 @@ def test_a_model_without_parameters_needs_none():
     check_parameters(plan, {})
     with pytest.raises(DataError, match=r"have x too many; model 'bare' needs none"):
         check_parameters(plan, {"x": np.zeros(1)})
+
+
+def test_lists_in_place_of_arrays_are_refused_with_a_sentence():
+    model = Model(input_shape=(2,), layers=[Dense(units=1, use_bias=False)])
+    with pytest.raises(DataError, match=r"parameter '0.kernel' is a list; model needs floating-point numbers"):
+        check_parameters(model.plan(), {"0.kernel": [[1.0], [2.0]]})
