@@ -11,6 +11,7 @@ from cnnkit.arrays import Parameters
 from cnnkit.backend import Backend
 from cnnkit.datasets import Dataset
 from cnnkit.errors import NonFiniteLoss
+from cnnkit.evaluation import BATCH_SIZE
 from cnnkit.optimizers import Optimizer, rate_at
 from cnnkit.plan import Plan
 from cnnkit.state import TrainingState
@@ -36,7 +37,8 @@ def explain_non_finite(
         rows = order[first : first + batch_size]
         loss = float(program.step(data.images[rows], data.labels[rows]))
         if not math.isfinite(loss):
-            where = _where(backend, plan, before.parameters, data, rows)
+            where = _where(backend, plan, before.parameters, data, rows, "training set")
+            where = where or "the loss itself: every layer's output is finite"
             return _error(f"the loss of {plan.model.title} became {loss}", before.step, where, optimizer)
         before = program.state()
     what = f"the parameters of {plan.model.title} became NaN or infinite"
@@ -50,11 +52,24 @@ def explain_non_finite(
     return _error(what, before.step - 1, where, optimizer)
 
 
-def _where(backend: Backend, plan: Plan, parameters: Parameters, data: Dataset, rows: NDArray[np.int64]) -> str:
-    """The first place, in the order of computation, that holds something else than finite numbers."""
+def explain_scores(
+    backend: Backend, plan: Plan, state: TrainingState, optimizer: Optimizer, data: Dataset, name: str
+) -> NonFiniteLoss:
+    """Say where the scores of `data`, the set called `name`, stop being numbers with the parameters of `state`."""
+    batches = np.array_split(np.arange(len(data)), -(-len(data) // BATCH_SIZE))
+    places = (_where(backend, plan, state.parameters, data, rows, name) for rows in batches)
+    where = next(filter(None, places), "scores that were finite when they were computed again")
+    what = f"the scores of {plan.model.title} for the {name} became NaN"
+    return _error(what, state.step - 1, where, optimizer)
+
+
+def _where(
+    backend: Backend, plan: Plan, parameters: Parameters, data: Dataset, rows: NDArray[np.int64], name: str
+) -> str | None:
+    """The first place, in the order of computation, that holds something else than finite numbers; None if none does."""
     images = data.images[rows]
     if not np.isfinite(images).all():
-        return f"the images: image {_first_broken(images, rows)} of the training set holds NaN or infinity"
+        return f"the images: image {_first_broken(images, rows)} of the {name} holds NaN or infinity"
     model = plan.model
     broken = _broken_parameter(plan, parameters)
     for index, layer in enumerate(model.layers):
@@ -66,9 +81,9 @@ def _where(backend: Backend, plan: Plan, parameters: Parameters, data: Dataset, 
         if not np.isfinite(output).all():
             return (
                 f"layers[{index}] ({type(layer).__name__}): its output for image {_first_broken(output, rows)} of the "
-                "training set is not finite, though its input is"
+                f"{name} is not finite, though its input is"
             )
-    return "the loss itself: every layer's output is finite"
+    return None
 
 
 def _own(plan: Plan, parameters: Parameters, last: int) -> Parameters:

@@ -30,7 +30,7 @@ import numpy as np
 from cnnkit import checkpoints
 from cnnkit.backend import Backend, EpochTotals, TrainingProgram
 from cnnkit.datasets import Dataset
-from cnnkit.diagnosis import explain_non_finite
+from cnnkit.diagnosis import explain_non_finite, explain_scores
 from cnnkit.errors import DataError, OptionError, TrainingError
 from cnnkit.evaluation import BackendChoice, as_precision, check_fits, choose_backend, evaluate, precision_of
 from cnnkit.files import write_whole
@@ -512,8 +512,9 @@ class _Training:
         """The state at the epoch's end, the figures that were asked for with its weights, and the seconds they took."""
         state = self.program.state()
         begin = time.perf_counter()
-        train = self._measure(state, self.train) if self.train_metrics or self._monitors("train") else None
-        validation = self._measure(state, self.validation) if self.validation else None
+        wanted = self.train_metrics or self._monitors("train")
+        train = self._measure(state, self.train, "training set") if wanted else None
+        validation = self._measure(state, self.validation, "validation set") if self.validation else None
         return state, {"train": train, "validation": validation}, time.perf_counter() - begin
 
     def _judged(
@@ -533,8 +534,11 @@ class _Training:
             best=self._is_best(measured, state),
         )
 
-    def _measure(self, state: TrainingState, data: Dataset) -> dict[str, float]:
-        metrics = evaluate(self.model, state.parameters, data, self.backend, precision=self.precision)
+    def _measure(self, state: TrainingState, data: Dataset, name: str) -> dict[str, float]:
+        try:
+            metrics = evaluate(self.model, state.parameters, data, self.backend, precision=self.precision)
+        except TrainingError as error:  # a score is NaN
+            raise explain_scores(self.backend, self.plan, state, self.optimizer, data, name) from error
         return summary_of(metrics)
 
     def _monitors(self, part: str) -> bool:

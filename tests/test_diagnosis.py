@@ -174,3 +174,22 @@ def test_an_error_that_does_not_come_again_is_said_to_be_one():
     error = explain_non_finite(get_backend("numpy"), plan, start, optimizer, data, np.arange(8), 4)
     assert error.where == "an update that did not go wrong when it was repeated"
     assert error.step == 1
+
+
+@pytest.mark.parametrize("name", ["training set", "validation set"])
+def test_scores_that_are_nan_only_when_a_set_is_judged_are_explained_too(name):
+    data = data_of(4)
+    held_out = Dataset(data_of(300).images.copy(), data_of(300).labels)
+    if name == "validation set":
+        held_out.images[290] = 2e38
+        settings = {"optimizer": SGD(learning_rate=0.01), "train_metrics": True}
+        layers, image = [Rescale(scale=10.0), *LINEAR.layers[1:]], 290
+    else:  # the one step of the epoch leaves finite parameters that are too large to compute with
+        settings = {"optimizer": SGD(learning_rate=1e30)}
+        layers, image = LINEAR.layers, 0
+    model = Model(name="judged", input_shape=(6, 5, 1), layers=layers)
+    error = failure(model, data, validation=held_out, **settings)
+    assert error.step == 0
+    assert f"the scores of model 'judged' for the {name} became NaN at step 0. It began in layers[" in str(error)
+    assert f"its output for image {image} of the {name} is not finite, though its input is" in error.where
+    assert error.where.startswith("layers[0] (Rescale)" if name == "validation set" else "layers[3] (Dense)")

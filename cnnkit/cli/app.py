@@ -31,7 +31,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def program(
-    version: Annotated[  # noqa: ARG001 - its callback does all
+    version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
