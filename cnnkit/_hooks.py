@@ -156,6 +156,7 @@ class Hooks(Protocol):
         It answers within `CNNKIT_PROBE_TIMEOUT` seconds (20), runs in a thread of its own, and looks for packages
         without importing them. A device that is not there is the state `no-device`, never another device::
 
+            import importlib.metadata
             import importlib.util
             from cnnkit.plugins import Availability, hookimpl
 

@@ -1,0 +1,19 @@
+"""Has a hook that is still to come."""
+
+from cnnkit.errors import BackendError
+from cnnkit.plugins import Availability, hookimpl
+
+
+@hookimpl
+def cnnkit_probe():
+    return Availability.ready(["cpu"])
+
+
+@hookimpl
+def cnnkit_create_backend():
+    raise BackendError("This plugin is here to be refused, not to be used.")
+
+
+@hookimpl
+def cnnkit_explain(plan):
+    return f"{plan} needs no explanation"
