@@ -74,8 +74,11 @@ def find_model(name_or_path: str) -> Preset:
     if name_or_path in preset_names():
         return load_preset(name_or_path)
     if path.suffix not in (".toml", ".json"):
-        if path.exists():
-            raise OptionError(f"{path} is neither a preset nor a model file; a model file ends in .toml or .json.")
+        if name_or_path and path.exists():
+            raise OptionError(
+                f"{path} is neither a preset nor a model file; a model file ends in .toml or .json, and presets "
+                f"are {', '.join(preset_names())}."
+            )
         return load_preset(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")

@@ -347,7 +347,10 @@ def test_a_file_that_is_no_model_is_told_from_a_preset(cnnkit, npz):
     Path("notes.txt").write_text("hello")
     done = cnnkit("train", "notes.txt", npz)
     assert done.code == 2
-    assert "notes.txt is neither a preset nor a model file; a model file ends in .toml or .json." in done.err
+    assert (
+        "notes.txt is neither a preset nor a model file; a model file ends in .toml or .json, and presets are mlp-1h, "
+        in done.err
+    )
 
 
 def test_data_that_do_not_fit_the_model_file_are_a_failure(cnnkit, model_file):
