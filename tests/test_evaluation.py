@@ -67,10 +67,11 @@ def test_the_program_never_sees_more_than_a_batch_at_once(monkeypatch):
     assert sizes == [8, 8, 1, 8, 8, 1]
 
 
-def test_no_images_give_no_rows_of_the_right_shape():
-    found = predict(MODEL, PARAMETERS, pixels(0), precision="float64")
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_no_images_give_no_rows_of_the_right_shape(precision):
+    found = predict(MODEL, PARAMETERS, pixels(0), precision=precision)
     assert found.shape == (0, 3)
-    assert found.dtype == np.float64
+    assert found.dtype == np.dtype(precision)
     assert classify(MODEL, PARAMETERS, pixels(0)) == []
 
 

@@ -114,16 +114,24 @@ def test_a_piece_of_another_size_changes_no_bit(monkeypatch):
 
 
 @pytest.mark.parametrize("batch_size", [7, 10, 64])
-def test_the_running_loss_weighs_every_image_alike(batch_size):
-    data = data_of(24)
+def test_the_running_loss_weighs_every_image_alike(batch_size, monkeypatch):
+    monkeypatch.setattr(cnnkit.training, "PIECE_IMAGES", 14)
+    data, told = data_of(24), {}
     optimizer = SGD(learning_rate=0.3)
-    run = fit(MODEL, data, batch_size=batch_size, seed=1, optimizer=optimizer, precision="float64")
+
+    def note(event):
+        if isinstance(event, Progress):
+            told[event.done] = event.running_loss
+
+    run = fit(MODEL, data, batch_size=batch_size, seed=1, optimizer=optimizer, precision="float64", callbacks=[note])
     start = initial_state(MODEL, optimizer, 1, "float64")
     program = get_backend("numpy", precision="float64").compile_training(MODEL.plan(), start, optimizer)
-    order, total = epoch_order(1, 0, 24), 0.0
+    order, total, means = epoch_order(1, 0, 24), 0.0, {}
     for first in range(0, 24, batch_size):
         rows = order[first : first + batch_size]
         total += len(rows) * float(program.step(data.images[rows], data.labels[rows]))
+        means[first + len(rows)] = total / (first + len(rows))
+    assert told == pytest.approx({done: means[done] for done in told}, rel=1e-12)
     assert run.history[0].running_loss == pytest.approx(total / 24, rel=1e-12)
 
 
