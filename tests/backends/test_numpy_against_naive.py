@@ -161,3 +161,16 @@ def test_the_gradient_of_a_batch_is_the_mean_over_its_images(count):
     for name, gradient in gradients.items():
         mean = np.mean([each[1][name] for each in single], axis=0)
         np.testing.assert_allclose(gradient, mean, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["dropout", "dropout first", "deep"])
+def test_every_image_of_a_batch_has_a_dropout_mask_of_its_own(name, threads):
+    model = CLASSIFIERS[name]
+    images, labels = batch(model, 11)
+    images[:] = images[0]
+    labels[:] = labels[0]
+    program = trainer(model, threads=threads, seed=4)
+    masks = masks_of(model.plan(), 11, seed=4)
+    expected = naive.loss(model.plan(), program.state().parameters, images, labels, masks)
+    assert program.gradients(images, labels)[0] == pytest.approx(expected, rel=1e-13)

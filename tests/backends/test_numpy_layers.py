@@ -8,6 +8,7 @@ from networks import classifier, input_gradient, output, predictor, trainer
 
 from cnnkit import (
     SGD,
+    Adam,
     AvgPool2D,
     Conv2D,
     Dense,
@@ -150,6 +151,7 @@ NEGATIVE = grey([[-1, -2, -3], [-4, -5, -6], [-7, -8, -9]])
         pytest.param(NEGATIVE, {"padding": ((1, 1), (1, 0))}, [[-1, -2], [-4, -5]], id="padding is no 0"),
         pytest.param(grey([[-INF, -INF], [-INF, -3]]), {}, [[-3]], id="minus infinity is a number"),
         pytest.param(grey([[-INF, -INF], [-INF, -INF]]), {}, [[-INF]], id="nothing but minus infinity"),
+        pytest.param(grey([[-INF]]), {"padding": ((1, 0), (0, 1))}, [[-INF]], id="padding is minus infinity"),
         pytest.param(grey([[1, INF], [2, 3]]), {}, [[INF]], id="infinity"),
     ],
 )
@@ -430,15 +432,14 @@ def test_dropout_multiplies_by_the_hosts_mask_in_training_and_by_nothing_in_pred
 
 def test_prediction_of_a_training_program_uses_no_mask_and_training_goes_on_as_if_nothing_was():
     model = classifier(Dropout(rate=0.5))
-    one, other = trainer(model), trainer(model)
+    interrupted, other = trainer(model), trainer(model)
     images = np.random.default_rng(0).normal(size=(9, *model.input_shape))
     labels = np.arange(9) % 3
-    expected = predictor(model, one.state().parameters).predict(images)
     for _ in range(2):
-        np.testing.assert_array_equal(one.predict(images), expected)
-    assert float(one.step(images, labels)) == float(other.step(images, labels))
-    one.predict(images)
-    assert float(one.step(images, labels)) == float(other.step(images, labels))
+        expected = predictor(model, other.state().parameters).predict(images)
+        np.testing.assert_array_equal(interrupted.predict(images), expected)
+        np.testing.assert_array_equal(interrupted.predict(images), expected)
+        assert float(interrupted.step(images, labels)) == float(other.step(images, labels))
 
 
 # ------------------------------------------------------------------------------------------------- NaN and infinities
@@ -466,9 +467,9 @@ def test_nan_passes_through_every_layer_without_parameters(layer, precision):
 
 
 def test_nan_and_infinity_pass_through_layers_with_parameters_as_ieee_says():
-    image = np.array([[[NAN]], [[1.0]], [[INF]]], np.float32)
+    image = np.array([[[NAN]], [[1.0]], [[INF]], [[-INF]]], np.float32)
     made = output([Conv2D(filters=1, kernel_size=1)], image, {"0.kernel": np.ones((1, 1, 1, 1)), "0.bias": np.ones(1)})
-    np.testing.assert_array_equal(made.ravel(), [NAN, 2.0, INF])
+    np.testing.assert_array_equal(made.ravel(), [NAN, 2.0, INF, -INF])
     dense = {"0.kernel": np.array([[1.0, 0.0], [-1.0, 0.0]]), "0.bias": np.zeros(2)}
     made = output([Dense(units=2)], np.array([INF, INF], np.float32), dense)
     assert np.isnan(made).all()  # infinity minus infinity, and infinity times 0
@@ -493,13 +494,26 @@ def test_no_warning_escapes_from_training_on_numbers_that_overflow(value, count,
     assert program.state().step == 1
 
 
-def test_no_warning_escapes_where_the_pieces_of_a_batch_meet():
-    """The first eight images have the gradient infinity, the next eight minus infinity: together not a number."""
+def infinite_gradients(optimizer):
+    """A program, and 16 images of which the first eight have the gradient minus infinity, the next eight infinity."""
     model = Model(input_shape=(1,), layers=[Dense(units=1, use_bias=False), Dense(units=2, use_bias=False), Softmax()])
     parameters = {"0.kernel": np.zeros((1, 1)), "1.kernel": np.array([[1e30, -1e30]])}
-    optimizer = SGD(learning_rate=0.0)
     program = NumpyBackend("float32").compile_training(model.plan(), fresh_state(parameters, optimizer), optimizer)
-    images = np.repeat([1e30, -1e30], 8).astype(np.float32)[:, np.newaxis]
-    labels = np.zeros(16, int)
+    return program, np.repeat([1e30, -1e30], 8).astype(np.float32)[:, np.newaxis], np.zeros(16, int)
+
+
+def test_no_warning_escapes_where_the_pieces_of_a_batch_meet():
+    program, images, labels = infinite_gradients(SGD(learning_rate=0.0))
     assert program.gradients(images[:8], labels[:8])[1]["0.kernel"] == -INF
     assert np.isnan(program.gradients(images, labels)[1]["0.kernel"])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [(SGD(0.1), INF), (SGD(0.1, clip_global_norm=1.0), NAN), (Adam(0.1), NAN)],
+    ids=["sgd", "clipped: infinity times 0", "adam: infinity by infinity"],
+)
+def test_no_warning_escapes_from_a_step_along_an_infinite_gradient(optimizer, expected):
+    program, images, labels = infinite_gradients(optimizer)
+    program.step(images[:8], labels[:8])
+    np.testing.assert_array_equal(program.state().parameters["0.kernel"], [[expected]])

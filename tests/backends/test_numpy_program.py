@@ -1,6 +1,7 @@
 """Programs of the NumPy backend: optimizers, state, epochs, and what they accept."""
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -149,15 +150,17 @@ def test_state_is_a_copy():
     program = trainer(PLAIN, Adam(0.01))
     images, labels = batch(PLAIN, 3)
     program.step(images, labels)
-    first, again = program.state(), program.state()
+    state = program.state()
+    kept = deepcopy(state)
     program.step(images, labels)
-    assert same_state(first, again)
-    assert not same_state(first, program.state())
-    before = program.state()
-    for arrays in (first.parameters, *first.slots.values(), again.parameters):
+    assert same_state(state, kept), "a later step changed it"
+    now = program.state()
+    kept, probabilities = deepcopy(now), program.predict(images)
+    for arrays in (now.parameters, *now.slots.values()):
         for array in arrays.values():
             array[...] = 7
-    assert same_state(before, program.state())
+    assert same_state(program.state(), kept), "writing to it changed the program"
+    np.testing.assert_array_equal(program.predict(images), probabilities)
 
 
 def test_compiling_copies_parameters_and_slots():

@@ -1,16 +1,18 @@
 """That measurements are made and reported; never how fast anything is, which a busy machine would decide."""
 
 import json
-import subprocess
-import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import cnnkit
 from cnnkit import BackendNotFound, BackendOptionError
 from cnnkit.bench import Timing, measure_import, measure_seed, measuring
 from cnnkit.bench.contestant import Contestant
 from cnnkit.bench.torch_peer import torch_contestants
+from cnnkit.cli.app import app
 
 PEERS = ["torch"] if find_spec("torch") else []
 
@@ -55,17 +57,32 @@ def test_the_best_round_counts_in_microseconds_an_image(monkeypatch):
     assert remark == "a peer"
 
 
-def test_the_command_prints_one_object():
-    done = subprocess.run(
-        [sys.executable, "-m", "cnnkit", "bench", "--images", "32", "--rounds", "1", "--json"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    report = json.loads(done.stdout)
+@pytest.fixture
+def bench(monkeypatch):
+    """A function that runs `cnnkit bench` on few images, the imports already timed."""
+    monkeypatch.setattr("cnnkit.cli.bench.measure_import", lambda: (0.1, 0.25))
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, ["bench", "--images", "32", "--rounds", "1", *arguments])
+        assert done.exit_code == 0
+        return done.stdout
+
+    return run
+
+
+def test_the_command_prints_one_object(bench):
+    report = json.loads(bench("--json", "--backend", "numpy"))
     assert [timing["name"] for timing in report["seed_numpy"]] == ["seed loops", "numpy", *PEERS]
     for timing in report["seed_numpy"]:
         assert timing["train"] > 0
         assert timing["predict"] > 0
-    assert report["import_seconds"].keys() == {"numpy", "cnnkit"}
-    assert report["versions"].keys() == {"cnnkit", "numpy"}
+    assert report["import_seconds"] == {"numpy": 0.1, "cnnkit": 0.25}
+    assert report["versions"] == {"cnnkit": cnnkit.__version__, "numpy": np.__version__}
+
+
+def test_the_command_prints_a_table_for_people(bench):
+    lines = bench().splitlines()
+    loops = next(line for line in lines if line.startswith("seed loops"))
+    assert loops.split()[3:5] == loops.split()[6:8] == ["1", "x"]
+    assert any(line.startswith("numpy ") for line in lines)
+    assert "import numpy 100 ms, import cnnkit 250 ms: 2.5 times" in lines
