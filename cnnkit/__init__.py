@@ -23,6 +23,7 @@ from cnnkit.errors import (
     UnsupportedModel,
 )
 from cnnkit.evaluation import Classification, classify, evaluate, predict
+from cnnkit.history import EarlyStopping, EpochRecord, Progress, Run
 from cnnkit.metrics import Metrics
 from cnnkit.model import (
     AvgPool2D,
@@ -46,7 +47,7 @@ from cnnkit.plugins import BackendStatus, backends, get_backend
 from cnnkit.presets import Preset, load_preset, preset_names
 from cnnkit.randomness import dropout_mask
 from cnnkit.state import TrainingState, fresh_state, initial_state
-from cnnkit.training import EarlyStopping, EpochRecord, Progress, Run, fit, iter_fit
+from cnnkit.training import fit, iter_fit
 
 __version__ = "0.1.0"
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-import cnnkit.training
+import cnnkit.history
+import cnnkit.running
 from cnnkit.datasets import Dataset
 from cnnkit.diagnosis import explain_non_finite
 from cnnkit.errors import NonFiniteLoss
@@ -57,7 +58,7 @@ def first_bad_step(model, data, optimizer, batch_size, epochs=5):
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    monkeypatch.setattr(cnnkit.training, "PIECE_IMAGES", 12)
+    monkeypatch.setattr(cnnkit.running, "PIECE_IMAGES", 12)
 
 
 def failure(model, data, tmp_path=None, **settings):
@@ -163,7 +164,7 @@ def test_a_diagnosis_changes_nothing_of_what_is_saved(tmp_path):
     optimizer = SGD(learning_rate=StepDecay(1e-3, every=1, factor=300.0))
     good = fit(MODEL, data, batch_size=4, epochs=2, optimizer=optimizer)
     failure(MODEL, data, tmp_path, optimizer=optimizer)
-    saved = cnnkit.training.checkpoints.load(tmp_path / "checkpoint.safetensors")
+    saved = cnnkit.running.checkpoints.load(tmp_path / "checkpoint.safetensors")
     assert saved.progress["position"]["epoch"] == 2
     assert same_state(saved.state, good.state)
 

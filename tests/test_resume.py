@@ -18,15 +18,17 @@ import numpy as np
 import pytest
 
 import cnnkit.files
-import cnnkit.training
+import cnnkit.history
+import cnnkit.running
 from cnnkit import checkpoints
 from cnnkit.datasets import Dataset
 from cnnkit.errors import CheckpointError, OptionError, TrainingError
 from cnnkit.evaluation import evaluate
+from cnnkit.history import EarlyStopping, EpochRecord, Progress
 from cnnkit.model import Conv2D, Dense, Dropout, Flatten, Model, Rescale, Softmax
 from cnnkit.optimizers import SGD, Adam
 from cnnkit.state import same_state
-from cnnkit.training import EarlyStopping, EpochRecord, Progress, fit
+from cnnkit.training import fit
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, and kills with SIGKILL")
 
@@ -73,7 +75,7 @@ def train(folder=None, **changes):
         "resume": folder is not None,
         **changes,
     }
-    with mock.patch.object(cnnkit.training, "PIECE_IMAGES", 32):
+    with mock.patch.object(cnnkit.running, "PIECE_IMAGES", 32):
         return fit(**settings)
 
 
@@ -109,7 +111,7 @@ def contents(folder):
 
 # ------------------------------------------------------------------------------- the process that is killed: main()
 
-WATCHED = {module.__file__ for module in (cnnkit.training, checkpoints, cnnkit.files)}
+WATCHED = {module.__file__ for module in (cnnkit.running, checkpoints, cnnkit.files)}
 
 
 def die(*_, **__):
@@ -294,35 +296,35 @@ def at_call(number, function, act=interrupt):
     return wrapped
 
 
-FINITE = cnnkit.training._Training._require_finite
+FINITE = cnnkit.running.TrainingRun._require_finite
 INTERRUPTED = {
     # where Ctrl-C comes: (what is replaced, by what, where the run then stands, what the message says)
     "in the middle of a piece": (
-        "cnnkit.training._Training._require_finite",
+        "cnnkit.running.TrainingRun._require_finite",
         lambda: at_call(10, FINITE),
         (1, 96),
         "Stopped in epoch 2 of 12, after 96 of 200 images. Saved in ",
     ),
     "in the last piece of an epoch": (
-        "cnnkit.training._Training._require_finite",
+        "cnnkit.running.TrainingRun._require_finite",
         lambda: at_call(PIECES, FINITE),
         (0, 200),
         "Stopped in epoch 1 of 12, after 200 of 200 images. Saved in ",
     ),
     "while the training set is judged": (
-        "cnnkit.training.evaluate",
+        "cnnkit.running.evaluate",
         lambda: at_call(3, evaluate),
         (1, 200),
         "Stopped in epoch 2 of 12, after 200 of 200 images. Saved in ",
     ),
     "while the validation set is judged": (
-        "cnnkit.training.evaluate",
+        "cnnkit.running.evaluate",
         lambda: at_call(4, evaluate),
         (1, 200),
         "Stopped in epoch 2 of 12, after 200 of 200 images. Saved in ",
     ),
     "while a checkpoint is written": (
-        "cnnkit.training.checkpoints.save",
+        "cnnkit.running.checkpoints.save",
         lambda: at_call(PIECES + 1, checkpoints.save),
         (1, 0),
         "Stopped after epoch 1 of 12. Saved in ",
@@ -367,7 +369,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_old_checkpoint(tmp_path, u
         interrupt()
         pytest.fail("the second one was held back")
 
-    patch = mock.patch("cnnkit.training._Training._require_finite", at_call(10, FINITE, twice))
+    patch = mock.patch("cnnkit.running.TrainingRun._require_finite", at_call(10, FINITE, twice))
     with patch, pytest.raises(KeyboardInterrupt) as stopped:
         train(tmp_path, checkpoint_seconds=0)
     assert str(stopped.value) == ""
@@ -378,7 +380,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_the_old_checkpoint(tmp_path, u
 
 @pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_without_a_folder_says_that_nothing_was_saved():
-    patch = mock.patch("cnnkit.training._Training._require_finite", at_call(2, FINITE))
+    patch = mock.patch("cnnkit.running.TrainingRun._require_finite", at_call(2, FINITE))
     with (
         patch,
         pytest.raises(KeyboardInterrupt, match=r"after 64 of 200 images. Nothing was saved, since the run has no"),
@@ -389,7 +391,7 @@ def test_ctrl_c_without_a_folder_says_that_nothing_was_saved():
 def test_where_ctrl_c_is_ignored_training_ignores_it_too(unbroken):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with mock.patch("cnnkit.training._Training._require_finite", at_call(2, FINITE)):
+        with mock.patch("cnnkit.running.TrainingRun._require_finite", at_call(2, FINITE)):
             run = train()
     finally:
         signal.signal(signal.SIGINT, before)

@@ -7,16 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import cnnkit.training
+import cnnkit.history
+import cnnkit.running
 from cnnkit.datasets import Dataset
 from cnnkit.errors import DataError, ModelError, NonFiniteLoss, OptionError
 from cnnkit.evaluation import evaluate
+from cnnkit.history import EarlyStopping, EpochRecord, Progress
 from cnnkit.model import Conv2D, Dense, Dropout, Flatten, MaxPool2D, Model, ReLU, Rescale, Softmax
 from cnnkit.optimizers import SGD, Adam, CosineDecay, StepDecay, rate_at
 from cnnkit.plugins import get_backend
 from cnnkit.randomness import epoch_order
 from cnnkit.state import initial_state, same_state
-from cnnkit.training import EarlyStopping, EpochRecord, Progress, fit, iter_fit
+from cnnkit.training import fit, iter_fit
 
 MODEL = Model(
     name="tiny",
@@ -106,7 +108,7 @@ def test_fit_changes_neither_model_nor_data_and_ends_where_a_loop_over_step_ends
 def test_a_piece_of_another_size_changes_no_bit(monkeypatch):
     data = data_of(90)
     one = fit(MODEL, data, epochs=2, batch_size=8)
-    monkeypatch.setattr(cnnkit.training, "PIECE_IMAGES", 20)
+    monkeypatch.setattr(cnnkit.running, "PIECE_IMAGES", 20)
     pieces = []
     two = fit(MODEL, data, epochs=2, batch_size=8, callbacks=[pieces.append])
     assert [event.done for event in pieces if isinstance(event, Progress)] == [16, 32, 48, 64, 80, 90] * 2
@@ -115,7 +117,7 @@ def test_a_piece_of_another_size_changes_no_bit(monkeypatch):
 
 @pytest.mark.parametrize("batch_size", [7, 10, 64])
 def test_the_running_loss_weighs_every_image_alike(batch_size, monkeypatch):
-    monkeypatch.setattr(cnnkit.training, "PIECE_IMAGES", 14)
+    monkeypatch.setattr(cnnkit.running, "PIECE_IMAGES", 14)
     data, told = data_of(24), {}
     optimizer = SGD(learning_rate=0.3)
 
@@ -189,7 +191,7 @@ def test_clipping_bounds_the_step_of_all_parameters_together():
 
 
 def test_events_come_in_order_and_every_callback_gets_them_all(monkeypatch):
-    monkeypatch.setattr(cnnkit.training, "PIECE_IMAGES", 16)
+    monkeypatch.setattr(cnnkit.running, "PIECE_IMAGES", 16)
     one, two = [], []
     run = fit(MODEL, data_of(40), epochs=2, batch_size=8, callbacks=[one.append, two.append])
     assert one == two
@@ -213,7 +215,7 @@ def test_the_history_holds_what_evaluate_finds_with_the_weights_of_each_epoch():
             state = fit(MODEL, data, epochs=event.epoch, batch_size=8, train_metrics=False).state
             for figures, part in ((event.train, data), (event.validation, validation)):
                 metrics = evaluate(MODEL, state.parameters, part)
-                assert figures == {name: getattr(metrics, name) for name in cnnkit.training.METRICS}
+                assert figures == {name: getattr(metrics, name) for name in cnnkit.history.METRICS}
     assert seen == 2
 
 
@@ -262,7 +264,7 @@ def test_a_validation_fraction_is_stratified_seeded_and_never_trained_on(monkeyp
         seen.append(data)
         return evaluate(model, parameters, data)
 
-    monkeypatch.setattr(cnnkit.training, "evaluate", watched)
+    monkeypatch.setattr(cnnkit.running, "evaluate", watched)
     for seed in (0, 0, 1):
         fit(MODEL, Dataset(images, labels), validation=0.2, seed=seed)
     train, held_out, train_again, held_out_again, _, other = seen

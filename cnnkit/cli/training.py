@@ -24,12 +24,14 @@ from cnnkit.datasets import Dataset, dataset_names, load_dataset
 from cnnkit.errors import CnnkitError, OptionError, TrainingError
 from cnnkit.evaluation import evaluate
 from cnnkit.files import write_whole
+from cnnkit.history import EarlyStopping, EpochRecord, Event, Run
+from cnnkit.history import Progress as PieceDone
 from cnnkit.model import Model
 from cnnkit.optimizers import SGD, Adam, AdamW, Optimizer, optimizer_to_dict
 from cnnkit.plugins import get_backend
 from cnnkit.presets import Preset, preset_names
-from cnnkit.training import RUN_FILES, EarlyStopping, EpochRecord, Event, Run, fit
-from cnnkit.training import Progress as PieceDone
+from cnnkit.running import RUN_FILES
+from cnnkit.training import fit
 
 OPTIMIZERS: dict[str, type[SGD | Adam | AdamW]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 

@@ -1,0 +1,102 @@
+"""What a run tells about itself, while it goes on and afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from cnnkit.errors import OptionError
+from cnnkit.metrics import Metrics
+from cnnkit.model import Model
+from cnnkit.optimizers import Optimizer
+from cnnkit.state import TrainingState
+
+METRICS: Final = ("loss", "accuracy", "precision", "recall", "f1")
+"""The figures of a history record, as `Metrics` calls them."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Told after every piece. `running_loss` is the mean over the `done` images of this epoch, while weights changed."""
+
+    epoch: int
+    epochs: int
+    done: int
+    count: int
+    running_loss: float
+    seconds: float
+    """Of training in this epoch."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of the history.
+
+    `running_loss` is an average over the epoch while the weights were changing: each batch counts before its own step.
+    `train` and `validation` are measured afterwards, on the whole set with the weights of the epoch's end; they hold
+    loss, accuracy, and macro precision, recall and f1. `train` is None where it was not asked for.
+    """
+
+    epoch: int
+    steps: int
+    learning_rate: float
+    running_loss: float
+    train: Mapping[str, float] | None
+    validation: Mapping[str, float] | None
+    seconds_train: float
+    seconds_evaluate: float
+    best: bool
+    """Whether early stopping holds this epoch's weights to be the best so far."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, a line of `history.jsonl`."""
+        return asdict(self)
+
+
+Event: TypeAlias = Progress | EpochRecord
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs; end on the best weights.
+
+    `monitor` is `"validation.loss"`, `"train.accuracy"` and so on; None means the validation loss, or the training loss
+    where there is no validation set. The run ends on the best weights whether it was stopped or not.
+    """
+
+    patience: int = 3
+    monitor: str | None = None
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
+            raise OptionError(f"EarlyStopping: patience is {self.patience!r}; expected a whole number of at least 1.")
+        if not 0 <= self.min_delta < math.inf:
+            raise OptionError(f"EarlyStopping: min_delta is {self.min_delta!r}; expected a number of at least 0.")
+        known = [f"{part}.{metric}" for part in ("train", "validation") for metric in METRICS]
+        if self.monitor is not None and self.monitor not in known:
+            raise OptionError(f"EarlyStopping: monitor is {self.monitor!r}; expected one of {', '.join(known)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What `fit` returns. `state` is the last one, or with early stopping the best one; `message` says which."""
+
+    model: Model
+    state: TrainingState
+    history: tuple[EpochRecord, ...]
+    backend: str
+    optimizer: Optimizer
+    best_epoch: int | None
+    stopped_early: bool
+    message: str
+    out: Path | None
+
+
+def summary_of(metrics: Metrics) -> dict[str, float]:
+    """The figures of a history record: loss, accuracy, and macro precision, recall and f1."""
+    return {name: float(getattr(metrics, name)) for name in METRICS}
