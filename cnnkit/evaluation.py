@@ -47,6 +47,10 @@ def precision_of(backend: Backend, asked: str) -> str:
 def compile_program(backend: Backend, model: Model, parameters: Parameters) -> tuple[Plan, Program]:
     """Plan and program of `model`, after asking the backend's plugin whether it supports it."""
     plan = model.plan()
+    if not isinstance(parameters, Mapping):
+        raise DataError(
+            f"parameters are a {type(parameters).__name__}; expected arrays by name, such as run.state.parameters."
+        )
     require_support(backend, plan)
     return plan, backend.compile(plan, parameters)
 
@@ -86,6 +90,7 @@ def predict(
         DataError: Images or parameters do not fit the model.
         BackendError: The backend is not there, not ready, or refuses the model.
     """
+    require_model(model)
     chosen = choose_backend(backend, device, precision, options)
     precision = precision_of(chosen, precision)
     plan, program = compile_program(chosen, model, parameters)
@@ -108,6 +113,7 @@ def classify(
     model: Model, parameters: Parameters, images: Images, backend: BackendChoice = None, **settings: Any
 ) -> list[Classification]:
     """The class of each image by name, with its probability; `settings` are those of `predict`."""
+    require_model(model)
     classes = model.plan().classes
     names = model.class_names or tuple(str(index) for index in range(classes))
     probabilities = predict(model, parameters, images, backend, **settings)
@@ -135,6 +141,8 @@ def evaluate(
     cross-entropy (by log-sum-exp, in float64) and the confusion matrix are worked out here, the same for every backend.
     Arguments and errors are those of `predict`; a score that is NaN is a `TrainingError`, since it predicts nothing.
     """
+    require_model(model)
+    require_dataset("data", data)
     chosen = choose_backend(backend, device, precision, options)
     precision = precision_of(chosen, precision)
     classes = model.plan().classes
@@ -152,6 +160,21 @@ def evaluate(
     loss = float(losses.mean()) if len(losses) else float("nan")
     names = model.class_names or data.class_names
     return Metrics(confusion, loss=loss, class_names=tuple(names) if names and len(names) == classes else None)
+
+
+def require_model(model: Any) -> None:
+    """Tell those who hand over a preset or its name what is meant; Python would only name an attribute."""
+    if not isinstance(model, Model):
+        raise OptionError(
+            f"model is {type(model).__name__} {str(model)[:40]!r}; expected a cnnkit.Model. Of a preset, take "
+            "cnnkit.load_preset(name).for_data(data.image_shape, data.classes).model."
+        )
+
+
+def require_dataset(name: str, data: Any) -> None:
+    """Tell those who hand over bare arrays what is meant."""
+    if not isinstance(data, Dataset):
+        raise DataError(f"{name} is {type(data).__name__}; expected a data set. Give cnnkit.Dataset(images, labels).")
 
 
 def check_fits(model: Model, data: Dataset) -> None:

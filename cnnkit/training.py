@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,15 @@ import numpy as np
 
 from cnnkit.datasets import Dataset
 from cnnkit.errors import DataError, OptionError
-from cnnkit.evaluation import BackendChoice, as_precision, check_fits, choose_backend, precision_of
+from cnnkit.evaluation import (
+    BackendChoice,
+    as_precision,
+    check_fits,
+    choose_backend,
+    precision_of,
+    require_dataset,
+    require_model,
+)
 from cnnkit.history import EarlyStopping, Event, Run
 from cnnkit.model import Model
 from cnnkit.optimizers import Adam, Optimizer
@@ -105,7 +114,12 @@ def iter_fit(
     Raises:
         As `fit` does, and `TrainingError` where `out` holds another run.
     """
-    _check_kinds(model, data, validation)
+    require_model(model)
+    require_dataset("data", data)
+    if validation is not None and not isinstance(validation, Real):
+        require_dataset("validation", validation)
+    _require_kind("optimizer", optimizer, Optimizer, "Adam(learning_rate=1e-3)")
+    _require_kind("early_stopping", early_stopping, EarlyStopping, "EarlyStopping(patience=3)")
     chosen = choose_backend(backend, device, precision, options)
     precision = precision_of(chosen, precision)  # type: ignore[assignment] # a backend made by name has one of the two
     optimizer = optimizer or Adam(learning_rate=1e-3)
@@ -146,19 +160,9 @@ def _split(data: Dataset, validation: Dataset | float | None, seed: int) -> tupl
     return data.split(validation, seed)
 
 
-def _check_kinds(model: Any, data: Any, validation: Any) -> None:
-    """Tell those who hand over a preset's name or bare arrays what is meant; Python would only name an attribute."""
-    if not isinstance(model, Model):
-        raise OptionError(
-            f"model is {type(model).__name__} {str(model)[:40]!r}; expected a cnnkit.Model. Of a preset, take "
-            "cnnkit.load_preset(name).for_data(data.image_shape, data.classes).model."
-        )
-    if not isinstance(data, Dataset):
-        raise DataError(f"data is {type(data).__name__}; expected a data set. Give cnnkit.Dataset(images, labels).")
-    if validation is not None and not isinstance(validation, (Dataset, int, float)):
-        raise DataError(
-            f"validation is {type(validation).__name__}; expected a fraction, or cnnkit.Dataset(images, labels)."
-        )
+def _require_kind(name: str, value: object, kind: type, example: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise OptionError(f"{name} is {value!r}; expected for example cnnkit.{example}.")
 
 
 def _in_precision(data: Dataset, precision: str) -> Dataset:

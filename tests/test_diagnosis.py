@@ -194,3 +194,16 @@ def test_scores_that_are_nan_only_when_a_set_is_judged_are_explained_too(name):
     assert f"the scores of model 'judged' for the {name} became NaN at step 0. It began in layers[" in str(error)
     assert f"its output for image {image} of the {name} is not finite, though its input is" in error.where
     assert error.where.startswith("layers[0] (Rescale)" if name == "validation set" else "layers[3] (Dense)")
+
+
+def test_a_run_resumed_in_the_middle_of_an_epoch_repeats_only_what_came_after(tmp_path):
+    def stop(_event):
+        raise KeyboardInterrupt
+
+    data, order = data_of(30), epoch_order(0, 0, 30)
+    data.images[order[26]] = math.nan
+    with pytest.raises(KeyboardInterrupt, match=r"after 12 of 30 images\. Saved in"):
+        fit(MODEL, data, batch_size=4, epochs=5, optimizer=SGD(learning_rate=0.01), out=tmp_path, callbacks=[stop])
+    error = failure(MODEL, data, tmp_path, optimizer=SGD(learning_rate=0.01), resume=True)
+    assert error.step == 6  # images 24 to 27 of the order
+    assert error.where == f"the images: image {order[26]} of the training set holds NaN or infinity"

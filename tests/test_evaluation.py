@@ -9,8 +9,10 @@ from cnnkit.datasets import Dataset
 from cnnkit.errors import BackendNotFound, DataError, ModelError, OptionError, TrainingError
 from cnnkit.evaluation import classify, evaluate, predict
 from cnnkit.model import Conv2D, Dense, Flatten, Model, Rescale, Softmax
+from cnnkit.optimizers import SGD
 from cnnkit.parameters import initial_parameters
 from cnnkit.plugins import get_backend
+from cnnkit.state import initial_state
 
 MODEL = Model(
     input_shape=(5, 4, 2),
@@ -252,3 +254,22 @@ def test_a_model_that_is_no_classifier_cannot_be_judged():
 def test_data_that_do_not_fit_the_model_are_refused(data, message):
     with pytest.raises(DataError, match=message):
         evaluate(MODEL, PARAMETERS, data)
+
+
+@pytest.mark.parametrize("what", [predict, evaluate, classify])
+def test_what_is_handed_over_for_a_model_its_parameters_or_data_is_told_from_them(what):
+    subject = Dataset(pixels(3), labels_of(3)) if what is evaluate else pixels(3)
+    state = initial_state(MODEL, SGD(learning_rate=0.1))
+    with pytest.raises(
+        DataError, match=r"parameters are a TrainingState; expected arrays by name, such as run\.state\."
+    ):
+        what(MODEL, state, subject)
+    with pytest.raises(
+        OptionError, match=r"model is str 'seed-tf'; expected a cnnkit\.Model\. Of a preset, take cnnkit"
+    ):
+        what("seed-tf", PARAMETERS, subject)
+    if what is evaluate:
+        with pytest.raises(
+            DataError, match=r"data is tuple; expected a data set\. Give cnnkit\.Dataset\(images, labels\)"
+        ):
+            what(MODEL, PARAMETERS, (pixels(3), labels_of(3)))
