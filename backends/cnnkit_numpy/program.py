@@ -189,7 +189,7 @@ class _Team:
             return network.learn(images, labels, rows[start : start + CHUNK], own_masks, weight)
 
         loss = 0.0
-        with single_threaded_blas, np.errstate(all="ignore"):
+        with single_threaded_blas:
             if len(rows) <= CHUNK:
                 loss, gradient = learn_chunk(self.networks[0], 0)
                 return loss * weight, gradient
@@ -199,7 +199,8 @@ class _Team:
                     loss += part_loss
                     if start == 0:
                         np.copyto(self.sum, part)
-                    else:
+                        continue
+                    with np.errstate(all="ignore"):
                         self.sum += part
         return loss * weight, self.sum
 
