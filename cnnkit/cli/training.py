@@ -132,7 +132,8 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     epochs, batch_size = request.epochs or preset.epochs, request.batch_size or preset.batch_size
     backend = get_backend(common.backend_choice(request.backend), request.device, request.precision, **request.options)
     early_stopping = EarlyStopping(request.patience) if request.patience else None
-    held_out = request.validation if request.validation is not None else (0.1 if early_stopping else None)
+    fraction = request.validation if request.validation is not None else (0.1 if early_stopping else None)
+    data, held_out = (data, None) if fraction is None else data.split(fraction, request.seed)
     name = backend.selection.name if backend.selection else type(backend).__name__
     if not quiet:
         common.console.print(
@@ -329,7 +330,7 @@ def _judged(
     test_metrics = evaluate(run.model, run.state.parameters, test, backend)
     seconds_test = time.perf_counter() - begin
     seconds_train = sum(record.seconds_train for record in run.history)
-    seen = sum(1 for _ in run.history) * len(data)
+    seen = len(run.history) * len(data)
     return {
         "model": run.model.name,
         "dataset": request.dataset,

@@ -207,6 +207,20 @@ def test_patience_stops_early_on_a_validation_set_of_its_own(cnnkit, model_file,
     assert f"Ended after epoch {result['epochs']} (no better validation.loss for 1 epochs)" in result["message"]
 
 
+def test_images_held_out_are_not_counted_among_those_learned_from(cnnkit, model_file, npz):
+    result = cnnkit("train", model_file, npz, "--validation", 0.25, "--epochs", 2, "--out", "run", "--json").json
+    assert result["images"] == {"train": 45, "test": 30}
+    assert result["train"]["count"] == 45
+    assert {name: result["train"][name] for name in ("loss", "accuracy", "f1")} == {
+        name: result["history"][1]["train"][name] for name in ("loss", "accuracy", "f1")
+    }
+    assert result["seconds"]["train_per_1000"] == pytest.approx(1000 * result["seconds"]["train"] / (2 * 45))
+    by_fit = package.fit(
+        checkpoints.load("run/model.safetensors").model, package.load_dataset(npz)[0], validation=0.25, epochs=2
+    )
+    assert same_state(state_of("run"), by_fit.state)
+
+
 def test_options_of_the_backend_reach_it_and_threads_change_no_bit(cnnkit, model_file, npz):
     one = cnnkit("train", model_file, npz, "--out", "one", "--json").json
     two = cnnkit("train", model_file, npz, "--out", "two", "--set", "threads=2", "--json").json
