@@ -94,3 +94,18 @@ def check_labels(labels: Any, count: int, classes: int) -> Labels:
                 else f"labels[{where}] is {wrong}, but labels are numbered 0 to {classes - 1}. Correct the label."
             )
     return array
+
+
+def check_order(order: Any, count: int, batch_size: int) -> NDArray[np.integer[Any]]:
+    """Return `order` as an integer array `(n,)` of places in `0 .. count - 1`, or raise `DataError`.
+
+    Also raises `OptionError` for a `batch_size` below 1. An engine might wrap a place that is out of range silently.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
+    array: NDArray[np.integer[Any]] = np.asanyarray(order)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise DataError(f"order is {array.dtype} of shape {array.shape}; expected whole numbers of shape (n,).")
+    if array.size and (array.min() < 0 or array.max() >= count):
+        raise DataError(f"order goes from {array.min()} to {array.max()}, but the {count} images are 0 to {count - 1}.")
+    return array

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cnnkit.arrays import check_images, check_labels, dtype_of, times
+from cnnkit.arrays import check_images, check_labels, check_order, dtype_of, times
 from cnnkit.errors import DataError, OptionError
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -132,3 +132,29 @@ def test_a_list_of_labels_becomes_an_array_and_no_labels_are_good_for_no_images(
 def test_labels_that_are_no_classes_are_refused(labels, count, message):
     with pytest.raises(DataError, match=message):
         check_labels(labels, count, 4)
+
+
+# --------------------------------------------------------------------------------------------------------------- orders
+
+
+def test_an_order_of_places_that_are_there_comes_back():
+    assert check_order(np.array([2, 0, 2]), 3, 2).tolist() == [2, 0, 2]
+    assert check_order([], 3, 2).tolist() == []
+
+
+@pytest.mark.parametrize("order", [[0, 3], [-1, 2]])
+def test_a_place_out_of_range_is_refused(order):
+    with pytest.raises(DataError, match=r"order goes from .* but the 3 images are 0 to 2"):
+        check_order(np.array(order), 3, 2)
+
+
+@pytest.mark.parametrize("order", [np.array([0.0, 1.0]), np.array([[0, 1]])])
+def test_an_order_is_a_row_of_whole_numbers(order):
+    with pytest.raises(DataError, match=r"expected whole numbers of shape \(n,\)"):
+        check_order(order, 3, 2)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True, None])
+def test_a_batch_has_at_least_one_image(batch_size):
+    with pytest.raises(OptionError, match=r"batch_size is .* expected a whole number of at least 1"):
+        check_order(np.array([0]), 3, batch_size)

@@ -23,7 +23,6 @@ from abc import ABC, abstractmethod
 from typing import Any, Final, final
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from cnnkit.arrays import Array, Shape
 from cnnkit.plan import (
@@ -35,11 +34,10 @@ from cnnkit.plan import (
     FlattenOp,
     GrayscaleOp,
     MaxPool2DOp,
-    PaddingPair,
-    Pair,
     RescaleOp,
     SoftmaxOp,
 )
+from cnnkit_numpy.windows import Padded, add_windows, by_window, windows_of
 
 
 class Layer(ABC):
@@ -117,8 +115,8 @@ class Convolution(Layer):
         self.rows = self.y.reshape(-1, op.filters)  # (positions, filters)
         self.drows = self.dy.reshape(-1, op.filters)
 
-        self.padded = _Padded(x, op.padding, fill=0.0)
-        windows = _windows(self.padded.array, op.kernel_size, op.strides, op.dilation)
+        self.padded = Padded(x, op.padding, fill=0.0)
+        windows = windows_of(self.padded.array, op.kernel_size, op.strides, op.dilation)
         self.windows = windows  # (height', width', kernel_height, kernel_width, channels), a view
 
         # The same matrix in one of two memory orders, whichever makes the longer run of neighbours in the copy.
@@ -138,11 +136,11 @@ class Convolution(Layer):
         if dx is not None:
             self.kernels = weights[:size]  # the weights without the bias
             self.dpatches = np.empty((positions, size), x.dtype)
-            self.dpadded = _Padded(dx, op.padding, fill=0.0)
-            self.dwindows = _windows(self.dpadded.array, op.kernel_size, op.strides, op.dilation)
+            self.dpadded = Padded(dx, op.padding, fill=0.0)
+            self.dwindows = windows_of(self.dpadded.array, op.kernel_size, op.strides, op.dilation)
 
     def forward(self) -> None:
-        self.padded.fill()
+        self.padded.take_in()
         np.copyto(self.patch_values, self.windows)
         np.matmul(self.patches, self.weights, out=self.rows)  # (positions, filters)
 
@@ -150,7 +148,7 @@ class Convolution(Layer):
         np.matmul(self.patches.T, self.drows, out=self.gradient)  # (patch size + 1, filters)
         if self.dx is not None:
             np.matmul(self.drows, self.kernels.T, out=self.dpatches)  # (positions, patch size)
-            _add_windows(self.dpadded, self.dwindows, self.dpatches.reshape(self.dwindows.shape))
+            add_windows(self.dpadded, self.dwindows, self.dpatches.reshape(self.dwindows.shape))
 
 
 @final
@@ -162,22 +160,22 @@ class MaxPooling(Layer):
 
     def __init__(self, op: MaxPool2DOp, x: Array, dx: Array | None) -> None:
         _join(self, x, dx, op.output_shape)
-        self.padded = _Padded(x, op.padding, fill=-np.inf)
-        self.windows = _windows(self.padded.array, op.pool_size, op.strides)
+        self.padded = Padded(x, op.padding, fill=-np.inf)
+        self.windows = windows_of(self.padded.array, op.pool_size, op.strides)
         height, width, *pool_size, channels = self.windows.shape
         self.taps = np.empty((pool_size[0] * pool_size[1], height, width, channels), x.dtype)
-        self.by_window = _by_window(self.taps, op.pool_size)
+        self.by_window = by_window(self.taps, op.pool_size)
         if dx is not None:
-            self.dpadded = _Padded(dx, op.padding, fill=0.0)
-            self.dwindows = _windows(self.dpadded.array, op.pool_size, op.strides)
+            self.dpadded = Padded(dx, op.padding, fill=0.0)
+            self.dwindows = windows_of(self.dpadded.array, op.pool_size, op.strides)
             self.overlapping = op.strides[0] < pool_size[0] or op.strides[1] < pool_size[1]
             self.lower = np.empty(self.taps.shape, bool)
             self.wins = np.empty(self.taps.shape, bool)
             self.dtaps = np.empty_like(self.taps)
-            self.dby_window = _by_window(self.dtaps, op.pool_size)
+            self.dby_window = by_window(self.dtaps, op.pool_size)
 
     def forward(self) -> None:
-        self.padded.fill()
+        self.padded.take_in()
         np.copyto(self.by_window, self.windows)
         np.max(self.taps, axis=0, out=self.y)
 
@@ -192,11 +190,11 @@ class MaxPooling(Layer):
             still_open &= lower
         np.multiply(self.wins, self.dy, out=self.dtaps)
         if self.overlapping:
-            _add_windows(self.dpadded, self.dwindows, self.dby_window)
+            add_windows(self.dpadded, self.dwindows, self.dby_window)
         else:
             self.dpadded.array.fill(0.0)
             np.copyto(self.dwindows, self.dby_window)
-            self.dpadded.empty()
+            self.dpadded.hand_back()
 
 
 @final
@@ -205,26 +203,25 @@ class AveragePooling(Layer):
 
     def __init__(self, op: AvgPool2DOp, x: Array, dx: Array | None) -> None:
         _join(self, x, dx, op.output_shape)
-        self.padded = _Padded(x, op.padding, fill=0.0)
-        self.windows = _windows(self.padded.array, op.pool_size, op.strides)
-        inside = _Padded(np.ones_like(x), op.padding, fill=0.0)
-        inside.fill()
-        self.share = 1 / _windows(inside.array, op.pool_size, op.strides).sum(
-            axis=(2, 3)
-        )  # (height', width', channels)
+        self.padded = Padded(x, op.padding, fill=0.0)
+        self.windows = windows_of(self.padded.array, op.pool_size, op.strides)
+        inside = Padded(np.ones_like(x), op.padding, fill=0.0)
+        inside.take_in()
+        counts = windows_of(inside.array, op.pool_size, op.strides).sum(axis=(2, 3))  # (height', width', channels)
+        self.share = 1 / counts
         if dx is not None:
-            self.dpadded = _Padded(dx, op.padding, fill=0.0)
-            self.dwindows = _windows(self.dpadded.array, op.pool_size, op.strides)
+            self.dpadded = Padded(dx, op.padding, fill=0.0)
+            self.dwindows = windows_of(self.dpadded.array, op.pool_size, op.strides)
 
     def forward(self) -> None:
-        self.padded.fill()
+        self.padded.take_in()
         np.sum(self.windows, axis=(2, 3), out=self.y)
         self.y *= self.share
 
     def backward(self) -> None:
         if self.dx is not None:
             each = (self.dy * self.share)[:, :, np.newaxis, np.newaxis, :]
-            _add_windows(self.dpadded, self.dwindows, np.broadcast_to(each, self.dwindows.shape))
+            add_windows(self.dpadded, self.dwindows, np.broadcast_to(each, self.dwindows.shape))
 
 
 @final
@@ -300,16 +297,16 @@ class Tanh(Layer):
 
 @final
 class Sigmoid(Layer):
-    """`y = 1 / (1 + exp(-x))`, written as `(1 + tanh(x / 2)) / 2`, which never overflows; `dx = y (1 - y) dy`."""
+    """`y = 1 / (1 + exp(-x))`, `dx = y (1 - y) dy`. Where exp overflows, to infinity, y is 0, as it should be."""
 
     def __init__(self, op: ActivationOp, x: Array, dx: Array | None) -> None:
         _join(self, x, dx, op.output_shape)
 
     def forward(self) -> None:
-        np.multiply(self.x, 0.5, out=self.y)
-        np.tanh(self.y, out=self.y)
+        np.negative(self.x, out=self.y)
+        np.exp(self.y, out=self.y)
         self.y += 1.0
-        self.y *= 0.5
+        np.reciprocal(self.y, out=self.y)
 
     def backward(self) -> None:
         if self.dx is not None:
@@ -323,7 +320,6 @@ class Dropout(Layer):
     def __init__(self, op: DropoutOp, x: Array, dx: Array | None) -> None:
         _join(self, x, dx, op.output_shape)
         self.layer = op.layer
-        self.rate = op.rate
         self.mask: Array | None = None
 
     def forward(self) -> None:
@@ -384,53 +380,3 @@ LAYERS: Final[dict[type[Any], type[Any]]] = {
     SoftmaxOp: Softmax,
 }
 ACTIVATIONS: Final[dict[str, type[Any]]] = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid}
-
-
-# ---------------------------------------------------------------------------------------------- windows and padding
-
-
-class _Padded:
-    """An image with a border around it, or the image itself where there is none.
-
-    `fill` takes the image in; `empty` hands the middle back, for a gradient that was gathered with its border.
-    """
-
-    def __init__(self, image: Array, padding: PaddingPair, fill: float) -> None:
-        (top, bottom), (left, right) = padding
-        height, width, channels = image.shape
-        self.image = image
-        self.has_border = any((top, bottom, left, right))
-        self.array = image
-        if self.has_border:
-            self.array = np.full((top + height + bottom, left + width + right, channels), fill, image.dtype)
-        self.middle = self.array[top : top + height, left : left + width]
-
-    def fill(self) -> None:
-        if self.has_border:
-            np.copyto(self.middle, self.image)
-
-    def empty(self) -> None:
-        if self.has_border:
-            np.copyto(self.image, self.middle)
-
-
-def _windows(image: Array, size: Pair, strides: Pair, dilation: Pair = (1, 1)) -> Array:
-    """Every window of the image as a view `(height', width', window_height, window_width, channels)`."""
-    reach = tuple(step * (length - 1) + 1 for step, length in zip(dilation, size, strict=True))
-    dense = sliding_window_view(image, reach, axis=(0, 1), writeable=True)
-    every = dense[:: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
-    return every.transpose(0, 1, 3, 4, 2)
-
-
-def _by_window(taps: Array, size: Pair) -> Array:
-    """Taps `(window pixels, height', width', channels)` seen as windows `(height', width', *size, channels)`."""
-    return taps.reshape(*size, *taps.shape[1:]).transpose(2, 3, 0, 1, 4)
-
-
-def _add_windows(total: _Padded, windows: Array, parts: Array) -> None:
-    """Give each pixel the sum of its parts over the windows that it is in, one window pixel at a time."""
-    total.array.fill(0.0)
-    for row in range(windows.shape[2]):
-        for col in range(windows.shape[3]):
-            windows[:, :, row, col] += parts[:, :, row, col]
-    total.empty()

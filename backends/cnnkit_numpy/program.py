@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnkit.arrays import Array, Images, Labels, Parameters, Shape, check_images, check_labels
+from cnnkit.arrays import Array, Images, Labels, Parameters, Shape, check_images, check_labels, check_order
 from cnnkit.backend import EpochTotals, Program, TrainingProgram
 from cnnkit.errors import DataError
 from cnnkit.optimizers import Optimizer
@@ -249,7 +249,7 @@ class NumpyTrainingProgram(TrainingProgram):
         self.slots = tuple(self.layout.pack(state.slots[slot], dtype) for slot in optimizer.slot_names)
         self.steps, self.seed = state.step, state.seed
         self.team = _Team(plan, self.layout, self.weights, threads, training=True)
-        self.dropouts = [op for op in plan.operations if isinstance(op, DropoutOp)]
+        self.dropout_ops = [op for op in plan.operations if isinstance(op, DropoutOp)]
         self.lock = threading.Lock()  # callers in several threads take turns, and see no step half done
 
     def predict(self, images: Images) -> Array:
@@ -281,6 +281,7 @@ class NumpyTrainingProgram(TrainingProgram):
 
     def epoch(self, images: Images, labels: Labels, order: NDArray[np.int64], batch_size: int) -> EpochTotals:
         images, labels = self._checked(images, labels)
+        check_order(order, len(images), batch_size)
         loss_sum = 0.0
         with single_threaded_blas:
             for start in range(0, len(order), batch_size):
@@ -297,7 +298,7 @@ class NumpyTrainingProgram(TrainingProgram):
     def _learn(self, images: Images, labels: Labels, rows: NDArray[np.int64]) -> tuple[float, Array]:
         masks = {
             op.layer: dropout_mask(self.seed, self.steps, op.layer, (len(rows), *op.output_shape), op.rate, self.dtype)
-            for op in self.dropouts
+            for op in self.dropout_ops
         }
         return self.team.learn(images, labels, rows, masks)
 

@@ -83,6 +83,9 @@ class SeedLoops:
     def step(self, image: Any, label: int) -> float:
         """One step of gradient descent; the loss before it."""
         loss, gradients = self.gradients(image, label)
-        for name, gradient in gradients.items():
-            getattr(self, name).__isub__(np.float32(self.learning_rate) * gradient)
+        rate = np.float32(self.learning_rate)
+        self.kernels -= rate * gradients["kernels"]
+        self.biases -= rate * gradients["biases"]
+        self.weights -= rate * gradients["weights"]
+        self.offsets -= rate * gradients["offsets"]
         return loss

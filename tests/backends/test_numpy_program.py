@@ -20,9 +20,11 @@ from cnnkit import (
     MaxPool2D,
     Model,
     ModelError,
+    Sigmoid,
     Softmax,
     StepDecay,
     fresh_state,
+    get_backend,
     initial_state,
 )
 from cnnkit.state import same_state
@@ -493,3 +495,31 @@ def test_feature_maps_of_a_prefix_have_the_shape_of_their_layer():
     np.testing.assert_allclose(
         predictor(model, parameters).predict(images), exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-12
     )
+
+
+def test_an_order_that_leads_nowhere_is_refused_before_any_step():
+    model = Model(input_shape=(2,), layers=[Dense(units=2), Softmax()])
+    optimizer = SGD(learning_rate=0.1)
+    program = get_backend("numpy").compile_training(model.plan(), initial_state(model, optimizer), optimizer)
+    images, labels = np.ones((3, 2), np.float32), np.array([0, 1, 0])
+    with pytest.raises(DataError, match="order goes from 0 to 3"):
+        program.epoch(images, labels, np.array([0, 1, 3]), 1)
+    assert program.state().step == 0
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
+def test_the_tail_of_the_sigmoid_is_right_to_the_last_digits(precision, tolerance):
+    model = Model(input_shape=(4,), layers=[Sigmoid()])
+    program = get_backend("numpy", precision=precision).compile(model.plan(), {})
+    x = [-60.0, -20.0, 0.0, 20.0]
+    expected = [math.exp(value) / (1 + math.exp(value)) for value in x]
+    got = program.predict(np.array([x], precision))[0]
+    assert got == pytest.approx(expected, rel=tolerance)
+
+
+def test_the_sigmoid_of_huge_numbers_is_0_or_1_and_of_nan_is_nan():
+    model = Model(input_shape=(5,), layers=[Sigmoid()])
+    program = get_backend("numpy").compile(model.plan(), {})
+    got = program.predict(np.array([[-np.inf, -1e4, 1e4, np.inf, np.nan]], np.float32))[0]
+    assert got[:4].tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert np.isnan(got[4])
