@@ -107,8 +107,9 @@ def doctor(
     if status.ready:
         try:
             report["trial"] = _trial(name, device, precision, common.backend_options(set_))
-        except CnnkitError as failure:
-            error, report["trial"] = failure, f"failed: {failure}"
+        except Exception as failure:  # noqa: BLE001 - whatever a backend raises is what the user has asked for
+            said = str(failure) if isinstance(failure, CnnkitError) else repr(failure)
+            error, report["trial"] = failure, f"failed: {said}"
             report["root_cause"] = repr(_root(failure))
     good = status.ready and error is None
     if json_:

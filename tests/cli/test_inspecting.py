@@ -177,6 +177,18 @@ def test_doctor_tells_an_option_that_the_backend_refuses(cnnkit):
     assert "bogus" in done.out
 
 
+def test_doctor_shows_whatever_a_backend_raises_in_its_trial(cnnkit, monkeypatch):
+    def fall_over(*_):
+        raise RuntimeError("the engine fell over") from KeyError("oil")
+
+    monkeypatch.setattr("cnnkit_numpy.backend.NumpyBackend.compile_training", fall_over)
+    done = cnnkit("doctor", "numpy")
+    assert done.code == 1
+    assert "trial       failed: RuntimeError('the engine fell over')" in done.out
+    assert "root cause  KeyError('oil')" in done.out
+    assert json.loads(cnnkit("doctor", "numpy", "--json").out)["ok"] is False
+
+
 def test_doctor_looks_at_the_device_that_was_asked_for(cnnkit):
     report = json.loads(cnnkit("doctor", "numpy", "--device", "gpu:0", "--json").out)
     assert report["state"] == "no-device"
