@@ -177,7 +177,7 @@ class MaxPooling(Layer):
     def forward(self) -> None:
         self.padded.take_in()
         np.copyto(self.by_window, self.windows)
-        np.max(self.taps, axis=0, out=self.y)
+        np.maximum.reduce(self.taps, axis=0, out=self.y)
 
     def backward(self) -> None:
         if self.dx is None:
@@ -353,10 +353,10 @@ class Softmax(Layer):
         self.loss: float = 0.0
 
     def forward(self) -> None:
-        np.max(self.x, out=self.largest)
+        np.maximum.reduce(self.x, out=self.largest)
         np.subtract(self.x, self.largest, out=self.y)
         np.exp(self.y, out=self.y)
-        np.sum(self.y, out=self.total)
+        np.add.reduce(self.y, out=self.total)
         self.y /= self.total
 
     def backward(self) -> None:
