@@ -1,126 +1,79 @@
-"""Convolutional networks as data, run by interchangeable backends that a shared suite proves right."""
+"""Convolutional networks as data, run by interchangeable backends that a shared suite proves right.
 
-from cnnkit.backend import Backend, EpochTotals, Program, Selection, TrainingProgram
-from cnnkit.checkpoints import Checkpoint, load, save
-from cnnkit.datasets import Dataset, load_dataset, load_folder
-from cnnkit.errors import (
-    BackendError,
-    BackendNotFound,
-    BackendOptionError,
-    BackendUnavailable,
-    CheckpointError,
-    CnnkitError,
-    DataError,
-    DatasetNotFound,
-    DownloadError,
-    MissingDependency,
-    ModelError,
-    NonFiniteLoss,
-    OptionError,
-    Problem,
-    TrainingError,
-    TrainingNotSupported,
-    UnsupportedModel,
-)
-from cnnkit.evaluation import Classification, classify, evaluate, predict
-from cnnkit.history import EarlyStopping, EpochRecord, Progress, Run
-from cnnkit.metrics import Metrics
-from cnnkit.model import (
-    AvgPool2D,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    Grayscale,
-    MaxPool2D,
-    Model,
-    ReLU,
-    Rescale,
-    Sigmoid,
-    Softmax,
-    Tanh,
-)
-from cnnkit.optimizers import SGD, Adam, AdamW, ConstantRate, CosineDecay, Optimizer, StepDecay
-from cnnkit.parameters import initial_parameters
-from cnnkit.plan import Plan
-from cnnkit.plugins import BackendStatus, backends, get_backend
-from cnnkit.presets import Preset, load_preset, preset_names
-from cnnkit.randomness import dropout_mask
-from cnnkit.state import TrainingState, fresh_state, initial_state
-from cnnkit.training import fit, iter_fit
+Each name is imported when it is first used, so that `import cnnkit` is quick and a command pays for what it uses; the
+stub beside this file says the same to type checkers, and a test holds the two together.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "SGD",
-    "Adam",
-    "AdamW",
-    "AvgPool2D",
-    "Backend",
-    "BackendError",
-    "BackendNotFound",
-    "BackendOptionError",
-    "BackendStatus",
-    "BackendUnavailable",
-    "Checkpoint",
-    "CheckpointError",
-    "Classification",
-    "CnnkitError",
-    "ConstantRate",
-    "Conv2D",
-    "CosineDecay",
-    "DataError",
-    "Dataset",
-    "DatasetNotFound",
-    "Dense",
-    "DownloadError",
-    "Dropout",
-    "EarlyStopping",
-    "EpochRecord",
-    "EpochTotals",
-    "Flatten",
-    "Grayscale",
-    "MaxPool2D",
-    "Metrics",
-    "MissingDependency",
-    "Model",
-    "ModelError",
-    "NonFiniteLoss",
-    "Optimizer",
-    "OptionError",
-    "Plan",
-    "Preset",
-    "Problem",
-    "Program",
-    "Progress",
-    "ReLU",
-    "Rescale",
-    "Run",
-    "Selection",
-    "Sigmoid",
-    "Softmax",
-    "StepDecay",
-    "Tanh",
-    "TrainingError",
-    "TrainingNotSupported",
-    "TrainingProgram",
-    "TrainingState",
-    "UnsupportedModel",
-    "backends",
-    "classify",
-    "dropout_mask",
-    "evaluate",
-    "fit",
-    "fresh_state",
-    "get_backend",
-    "initial_parameters",
-    "initial_state",
-    "iter_fit",
-    "load",
-    "load_dataset",
-    "load_folder",
-    "load_preset",
-    "predict",
-    "preset_names",
-    "save",
-]
+_CONTENTS = {
+    "backend": ("Backend", "EpochTotals", "Program", "Selection", "TrainingProgram"),
+    "checkpoints": ("Checkpoint", "load", "save"),
+    "datasets": ("Dataset", "load_dataset", "load_folder"),
+    "errors": (
+        "BackendError",
+        "BackendNotFound",
+        "BackendOptionError",
+        "BackendUnavailable",
+        "CheckpointError",
+        "CnnkitError",
+        "DataError",
+        "DatasetNotFound",
+        "DownloadError",
+        "MissingDependency",
+        "ModelError",
+        "NonFiniteLoss",
+        "OptionError",
+        "Problem",
+        "TrainingError",
+        "TrainingNotSupported",
+        "UnsupportedModel",
+    ),
+    "evaluation": ("Classification", "classify", "evaluate", "predict"),
+    "history": ("EarlyStopping", "EpochRecord", "Progress", "Run"),
+    "metrics": ("Metrics",),
+    "model": (
+        "AvgPool2D",
+        "Conv2D",
+        "Dense",
+        "Dropout",
+        "Flatten",
+        "Grayscale",
+        "MaxPool2D",
+        "Model",
+        "ReLU",
+        "Rescale",
+        "Sigmoid",
+        "Softmax",
+        "Tanh",
+    ),
+    "optimizers": ("SGD", "Adam", "AdamW", "ConstantRate", "CosineDecay", "Optimizer", "StepDecay"),
+    "parameters": ("initial_parameters",),
+    "plan": ("Plan",),
+    "plugins": ("BackendStatus", "backends", "get_backend"),
+    "presets": ("Preset", "load_preset", "preset_names"),
+    "randomness": ("dropout_mask",),
+    "state": ("TrainingState", "fresh_state", "initial_state"),
+    "training": ("fit", "iter_fit"),
+}
+_HOME = {name: module for module, names in _CONTENTS.items() for name in names}
+_SUBMODULES = ("arrays", "bench", "diagnosis", "randomness", "running", "summary", *_CONTENTS)
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the stub spells it out
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"cnnkit.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _SUBMODULES:
+        return importlib.import_module(f"cnnkit.{name}")
+    raise AttributeError(f"module 'cnnkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})

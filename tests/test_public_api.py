@@ -1,10 +1,13 @@
 """What `import cnnkit` offers: adding or taking away a public name has to be a decision."""
 
+import ast
 import dataclasses
 import importlib
 import importlib.metadata
 import inspect
-import types
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,17 +16,32 @@ import cnnkit
 PACKAGES = ["cnnkit", "cnnkit.datasets", "cnnkit.cli", "cnnkit.plugins", "cnnkit.bench"]
 
 
-def public_names(module):
-    """Names without an underscore that are neither modules nor `from __future__`'s."""
-    return {
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType) and name != "annotations"
+STUB = ast.parse((Path(cnnkit.__file__).parent / "__init__.pyi").read_text(encoding="utf-8"))
+
+
+def test_what_is_imported_at_first_use_is_what_the_stub_tells_type_checkers():
+    imports = {
+        (node.module, alias.name) for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
+    contents = {(f"cnnkit.{module}", name) for module, names in cnnkit._CONTENTS.items() for name in names}
+    assert contents == imports
 
 
-def test_all_lists_what_is_there_and_nothing_else():
-    assert set(cnnkit.__all__) == public_names(cnnkit)
+def test_the_stub_and_the_module_list_the_same_names():
+    (listed,) = [ast.literal_eval(node.value) for node in STUB.body if isinstance(node, ast.Assign)]
+    assert sorted(listed) == cnnkit.__all__
+
+
+def test_a_fresh_import_offers_every_name_and_every_module_and_no_other():
+    code = """
+import cnnkit, pkgutil
+assert set(cnnkit.__all__) <= set(dir(cnnkit))
+modules = {module.name for module in pkgutil.iter_modules(cnnkit.__path__) if not module.name.startswith("_")}
+for name in [*cnnkit.__all__, *modules - {"cli"}]:
+    getattr(cnnkit, name)
+assert not hasattr(cnnkit, "Modell")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -33,10 +51,8 @@ def test_all_has_no_name_twice_and_none_that_is_missing(name):
     assert [missing for missing in module.__all__ if not hasattr(module, missing)] == []
 
 
-def test_all_is_in_order():
-    # The order that ruff keeps: constants in capitals, then classes, then functions, each by the alphabet.
-    kinds = [0 if name.isupper() else 1 if name[0].isupper() else 2 for name in cnnkit.__all__]
-    assert cnnkit.__all__ == [name for _, name in sorted(zip(kinds, cnnkit.__all__, strict=True))]
+def test_all_is_in_alphabetical_order():
+    assert cnnkit.__all__ == sorted(cnnkit.__all__)
 
 
 def test_public_names_that_the_design_promises_are_there():

@@ -25,13 +25,13 @@ def bench(
 ) -> None:
     """Measure: the seed's loops against the backends (and PyTorch, if installed); and what `import cnnkit` costs."""
     timings, remark = measure_seed(backend or [DEFAULT_BACKEND], images, rounds, options=common.backend_options(set_))
-    numpy_seconds, cnnkit_seconds = measure_import()
+    imports = measure_import()
     if json_:
         common.print_json(
             {
                 "seed_numpy": [asdict(timing) for timing in timings],
                 "peer": remark,
-                "import_seconds": {"numpy": numpy_seconds, "cnnkit": cnnkit_seconds},
+                "import_seconds": imports,
                 "machine": platform.platform(),
                 "versions": {"cnnkit": cnnkit.__version__, "numpy": np.__version__},
             }
@@ -39,15 +39,13 @@ def bench(
         return
     common.console.print(_table(timings))
     common.console.print(remark, soft_wrap=True)
-    common.console.print(
-        f"import numpy {numpy_seconds * 1000:.0f} ms, import cnnkit {cnnkit_seconds * 1000:.0f} ms: "
-        f"{cnnkit_seconds / numpy_seconds:.1f} times",
-        soft_wrap=True,
-    )
+    base = imports["numpy"]
+    costs = [f"{name} {seconds * 1000:.0f} ms ({seconds / base:.1f} x)" for name, seconds in imports.items()]
+    common.console.print(f"import: {', '.join(costs)}", soft_wrap=True)
 
 
 def _table(timings: list[Timing]) -> Table:
-    table = Table(title="seed-numpy, 28 x 28 x 1, one image a step", box=None, pad_edge=False, title_justify="left")
+    table = Table(title="seed-numpy, 28 x 28 x 1, one image at a time", box=None, pad_edge=False, title_justify="left")
     for heading in ("", "train, µs / image", "against the loops", "predict, µs / image", "against the loops"):
         table.add_column(heading, justify="left" if not heading else "right")
     loops = timings[0]
