@@ -47,9 +47,8 @@ def measure_import(rounds: int = 15) -> dict[str, float]:
     for _ in range(rounds):
         for name, seconds in best.items():
             code = f"import time; t = time.perf_counter()\n{statements[name]}\nprint(time.perf_counter() - t)"
-            done = subprocess.run(
-                [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
-            )  # noqa: S603 - our own interpreter
+            command = [sys.executable, "-c", code]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)  # noqa: S603 - our own interpreter
             best[name] = min(seconds, float(done.stdout))
     return best
 

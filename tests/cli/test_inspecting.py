@@ -270,7 +270,7 @@ def test_bench_prints_what_was_measured_against_the_loops(cnnkit, monkeypatch):
         return timings, "There is no peer."
 
     monkeypatch.setattr("cnnkit.cli.bench.measure_seed", measured)
-    monkeypatch.setattr("cnnkit.cli.bench.measure_import", lambda: (0.1, 0.25))
+    monkeypatch.setattr("cnnkit.cli.bench.measure_import", lambda: {"numpy": 0.1, "cnnkit": 0.25})
     found = cnnkit("bench", "--images", 64, "--rounds", 2, "--set", "threads=2", "--json").json
     assert asked == [((["numpy"], 64, 2), {"options": {"threads": 2}})]
     assert found["import_seconds"] == {"numpy": 0.1, "cnnkit": 0.25}
@@ -279,7 +279,7 @@ def test_bench_prints_what_was_measured_against_the_loops(cnnkit, monkeypatch):
     assert done.code == 0
     (line,) = [line for line in done.out.splitlines() if line.startswith("numpy")]
     assert line.split() == ["numpy", "10", "100", "x", "2", "150", "x"]
-    assert "import numpy 100 ms, import cnnkit 250 ms: 2.5 times" in done.out
+    assert "import: numpy 100 ms (1.0 x), cnnkit 250 ms (2.5 x)" in done.out
     assert "There is no peer." in done.out
 
 
