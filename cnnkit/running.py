@@ -129,7 +129,6 @@ class TrainingRun:
             "seed": self.seed,
             "precision": self.precision,
             "early_stopping": asdict(self.early_stopping) if self.early_stopping else None,
-            "train_metrics": self.train_metrics,
             "train": _fingerprint(self.train),
             "validation": _fingerprint(self.validation) if self.validation else None,
         }

@@ -433,7 +433,6 @@ def finished(tmp_path_factory):
         ({"optimizer": SGD_03}, 'optimizer was .*now {"kind": "sgd"'),
         ({"early_stopping": None}, 'early_stopping was {"patience": 2.*now null'),
         ({"precision": "float64"}, 'precision was "float32", now "float64"'),
-        ({"train_metrics": False}, "train_metrics was true, now false"),
         ({"model": Model(input_shape=(6, 5, 1), layers=[Dropout(rate=0.1), *MODEL.layers])}, "model was"),
         ({"model": Model(input_shape=(6, 5, 1), layers=MODEL.layers)}, 'model was .*"name": "tiny"'),
     ],

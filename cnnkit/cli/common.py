@@ -38,6 +38,9 @@ DataDirOption = Annotated[
     Path | None, typer.Option(help="Folder that may hold mnist.npz, fashion-mnist.npz, cifar10.npz.")
 ]
 LimitOption = Annotated[int | None, typer.Option(help="Use only the first N images of each part.", min=1)]
+ImageSizeOption = Annotated[
+    tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help="Resize the images of a folder.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, last.")]
 
 

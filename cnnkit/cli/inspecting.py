@@ -165,11 +165,12 @@ def _trial(name: str, device: str | None, precision: str, options: dict[str, Any
 def data_show(
     dataset: Annotated[str, typer.Argument(help="A name, an .npz file, or a folder of images.")],
     data_dir: common.DataDirOption = None,
+    image_size: common.ImageSizeOption = None,
     limit: common.LimitOption = None,
     json_: common.JsonOption = False,
 ) -> None:
     """Show a data set: sizes, images a class, and one image of each."""
-    train, test = load_dataset(dataset, data_dir, limit=limit)
+    train, test = load_dataset(dataset, data_dir, limit=limit, image_size=image_size)
     names = tuple(train.class_names or ()) or tuple(str(index) for index in range(train.classes))
     counts = {part: np.bincount(data.labels, minlength=len(names)) for part, data in (("train", train), ("test", test))}
     if json_:

@@ -22,6 +22,7 @@ def evaluate(
     backend: common.BackendOption = None,
     limit: common.LimitOption = None,
     data_dir: common.DataDirOption = None,
+    image_size: common.ImageSizeOption = None,
     device: common.DeviceOption = None,
     precision: common.PrecisionOption = "float32",
     set_: common.SetOption = None,
@@ -31,7 +32,7 @@ def evaluate(
     if part not in ("test", "train"):
         raise OptionError(f"--part is {part!r}; expected test or train.")
     checkpoint = common.find_checkpoint(run)
-    train_data, test_data = load_dataset(dataset, data_dir, limit=limit)
+    train_data, test_data = load_dataset(dataset, data_dir, limit=limit, image_size=image_size)
     metrics = evaluation.evaluate(
         checkpoint.model,
         checkpoint.parameters,

@@ -48,6 +48,7 @@ class Request:
     seed: int
     limit: int | None
     data_dir: str | None
+    image_size: tuple[int, int] | None
     optimizer: str | None
     learning_rate: float | None
     validation: float | None
@@ -69,6 +70,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides initial weights, orders and splits.", min=0)] = 0,
     limit: common.LimitOption = None,
     data_dir: common.DataDirOption = None,
+    image_size: common.ImageSizeOption = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: a new one under runs/.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw. Default: the preset's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: the preset's.")] = None,
@@ -103,6 +105,7 @@ def train(
             seed=seed,
             limit=limit,
             data_dir=str(data_dir.resolve()) if data_dir else None,
+            image_size=image_size,
             optimizer=optimizer,
             learning_rate=learning_rate,
             validation=validation,
@@ -126,7 +129,9 @@ def train(
 
 def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:
     preset = common.find_model(request.model)
-    data, test = load_dataset(request.dataset, request.data_dir, limit=request.limit, seed=request.seed)
+    data, test = load_dataset(
+        request.dataset, request.data_dir, limit=request.limit, seed=request.seed, image_size=request.image_size
+    )
     preset = _fitted(preset, data, by_file=request.model.endswith((".toml", ".json")))
     optimizer = _optimizer(request, preset)
     epochs, batch_size = request.epochs or preset.epochs, request.batch_size or preset.batch_size
@@ -269,13 +274,15 @@ def _read_request(folder: Path) -> Request:
     path = folder / "run.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        size = data["image_size"]
+        data["image_size"] = None if size is None else (size[0], size[1])  # JSON knows no pairs
         return Request(**{name: data[name] for name in Request.__dataclass_fields__})
     except OSError as error:
         raise TrainingError(
             f"{folder} holds no run that can be resumed: {path} cannot be read ({error.strerror}). Give the folder of a "
             "run that `cnnkit train` began."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise TrainingError(f"{path} is damaged ({error!r}). Correct it, or begin a new run.") from error
 
 

@@ -114,7 +114,7 @@ def _read_alike(files: Sequence[Path], image_size: tuple[int, int] | None) -> ND
             (height, width), (other_height, other_width) = arrays[0].shape[:2], array.shape[:2]
             raise DataError(
                 f"images differ in size: {files[0]} is {height} x {width} (height x width), {file} is "
-                f"{other_height} x {other_width}. Resize them to one size, or give image_size=(height, width)."
+                f"{other_height} x {other_width}. Resize them to one size, or give image_size=(height, width), on the command line --image-size."
             )
     channels = max(array.shape[2] for array in arrays)
     images = np.empty((len(arrays), *arrays[0].shape[:2], channels), dtype=np.uint8)

@@ -529,3 +529,30 @@ def test_raw_pixels_are_a_note_on_the_standard_error(npz):
     assert isinstance(json.loads(out), dict)
     assert err.startswith("note: the images are raw pixels from 0 to 255 and the model does not rescale them")
     assert "training.py" not in err
+
+
+def test_a_preset_of_one_epoch_can_be_resumed_with_more(cnnkit, npz, tmp_path):
+    folder = tmp_path / "run"
+    assert cnnkit("train", "seed-numpy", npz, "--out", folder).code == 0
+    resumed = cnnkit("train", "--resume", folder, "--epochs", 2, "--json").json
+    assert [record["epoch"] for record in resumed["history"]] == [1, 2]
+
+
+def test_images_of_a_folder_are_resized_on_demand_and_again_when_the_run_is_resumed(cnnkit, tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    for name, value in (("dark", 30), ("light", 200)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(5):
+            picture = pillow.new("L", (9 + number, 10), value + number)
+            picture.save(tmp_path / "images" / name / f"{number}.png")
+    done = cnnkit("train", "seed-numpy", tmp_path / "images", "--out", tmp_path / "run")
+    assert done.code == 1
+    assert "on the command line --image-size" in done.err
+    size = ("--image-size", 8, 7)
+    done = cnnkit("train", "seed-numpy", tmp_path / "images", *size, "--out", tmp_path / "run", "--json")
+    assert done.json["images"] == {"train": 8, "test": 2}
+    assert len(cnnkit("train", "--resume", tmp_path / "run", "--epochs", 2, "--json").json["history"]) == 2
+    shown = cnnkit("data", "show", tmp_path / "images", *size, "--json").json
+    assert shown["image_shape"] == [8, 7, 1]
+    judged = cnnkit("evaluate", tmp_path / "run", tmp_path / "images", *size, "--json").json
+    assert judged["count"] == 2
