@@ -8,6 +8,8 @@ import secrets
 import stat
 from pathlib import Path
 
+_PREFIX, _SUFFIX = ".cnnkit-", ".tmp"
+
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to the file `path`, so that at every moment, a crash included, the old or the new file is there.
@@ -19,7 +21,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     """
     target = Path(os.path.realpath(path))
     mode = _mode_of(target)
-    temporary = target.with_name(f".cnnkit-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
     # O_EXCL: a name that somebody else has taken, or laid a link at, is an error and not a file to write into.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
@@ -34,6 +36,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the new files of `write_whole` that a kill kept from getting their names. Nobody may be writing there."""
+    for leftover in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
 
 
 def _mode_of(target: Path) -> int | None:

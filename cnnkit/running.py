@@ -32,7 +32,7 @@ from cnnkit.datasets import Dataset
 from cnnkit.diagnosis import explain_non_finite, explain_scores
 from cnnkit.errors import OptionError, TrainingError
 from cnnkit.evaluation import evaluate
-from cnnkit.files import write_whole
+from cnnkit.files import remove_leftovers, write_whole
 from cnnkit.history import EarlyStopping, EpochRecord, Event, Progress, Run, summary_of
 from cnnkit.model import Model
 from cnnkit.optimizers import Optimizer, optimizer_to_dict, rate_at
@@ -108,6 +108,8 @@ class TrainingRun:
                 raise TrainingError(
                     f"the folder {self.out} cannot be made: {error.strerror}. Choose another one for the run."
                 ) from error
+        if self.out is not None:
+            remove_leftovers(self.out)
         if state is None:
             state = initial_state(self.model, self.optimizer, self.seed, self.precision)
         self.program = self.backend.compile_training(self.plan, state, self.optimizer)
@@ -302,7 +304,8 @@ class TrainingRun:
         assert figures is not None  # noqa: S101 - `begin` has seen to a validation set
         value = figures[metric] if metric != "loss" else -figures[metric]
         at = self.at
-        if at.best_value is None or value > at.best_value + self.early_stopping.min_delta:
+        held = at.best_value
+        if held is None or math.isnan(held) or value > held + self.early_stopping.min_delta:
             at.best_value, at.best_epoch, at.waited, self.best = value, at.epoch + 1, 0, state
             return True
         at.waited += 1

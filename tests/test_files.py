@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnkit.files import write_whole
+from cnnkit.files import remove_leftovers, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -82,7 +82,7 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path):
     path.write_bytes(b"old")
     killed = (
         "import os, signal, sys\n"
-        "from cnnkit.files import write_whole\n"
+        "from cnnkit.files import remove_leftovers, write_whole\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_whole(sys.argv[1], b'new')\n"
     )
@@ -137,3 +137,15 @@ def test_a_new_file_has_the_permissions_that_the_umask_gives(tmp_path):
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
+
+
+def test_what_a_kill_left_behind_is_removed_and_nothing_else(tmp_path, monkeypatch):
+    write_whole(tmp_path / "kept", b"kept")
+    monkeypatch.setattr(Path, "replace", lambda *_: os._exit(0))
+    if (child := os.fork()) == 0:
+        write_whole(tmp_path / "kept", b"new")
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept").read_bytes() == b"kept"

@@ -517,3 +517,15 @@ def test_what_a_ready_made_backend_would_ignore_is_refused(settings, message):
 def test_a_loss_that_is_no_number_ends_the_run():
     with pytest.raises(NonFiniteLoss, match="Try a lower learning rate"):
         fit(MODEL, data_of(30), epochs=3, batch_size=4, optimizer=SGD(learning_rate=1e30))
+
+
+def test_a_first_epoch_whose_loss_is_no_number_is_not_held_to_be_the_best(monkeypatch):
+    losses = iter([math.nan, 0.9, 0.8])
+
+    def watched(*arguments, **settings):
+        return replace(evaluate(*arguments, **settings), loss=next(losses))
+
+    monkeypatch.setattr(cnnkit.running, "evaluate", watched)
+    stopping = EarlyStopping(monitor="validation.loss")
+    run = fit(MODEL, data_of(20), data_of(5), epochs=3, early_stopping=stopping, train_metrics=False)
+    assert run.best_epoch == 3
