@@ -79,10 +79,9 @@ class Summary:
     def __str__(self) -> str:
         rows = self._table()
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        left = {1, 2, 3, 7}
         lines = [
             "  ".join(
-                cell.ljust(width) if column in left else cell.rjust(width)
+                cell.ljust(width) if column in LEFT_COLUMNS else cell.rjust(width)
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in rows
@@ -95,10 +94,20 @@ class Summary:
 
     def _repr_html_(self) -> str:
         head, *body = self._table()
-        cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-        rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
+        header = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+        rows = "".join(f"<tr>{''.join(map(_html_cell, range(len(row)), row))}</tr>" for row in body)
         caption = html.escape(f"{self.name or 'model'} (one image, float32)")
-        return f"<table><caption>{caption}</caption><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>"
+        return f"<table><caption>{caption}</caption><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+LEFT_COLUMNS = {1, 2, 3, 7}
+"""Of the table: words and shapes; the other columns are numbers."""
+
+
+def _html_cell(column: int, text: str) -> str:
+    side = "left" if column in LEFT_COLUMNS else "right"
+    wrap = "normal" if column == 2 else "nowrap"  # only settings may grow long
+    return f'<td style="text-align: {side}; white-space: {wrap}">{html.escape(text)}</td>'
 
 
 def summarize(plan: Plan) -> Summary:
