@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import resource
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -124,8 +123,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def peak_memory_mib() -> float:
-    """The most memory that this process has had, in MiB."""
+def peak_memory_mib() -> float | None:
+    """The most memory that this process has had, in MiB; None on Windows, where Python does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource  # there is none on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 

@@ -376,9 +376,11 @@ def _print_result(result: dict[str, Any], run: Run, folder: Path) -> None:
         row = [f"{figures[name]:.4f}" for name in ("accuracy", "precision", "recall", "f1", "loss")]
         table.add_row(part, *row, f"{result['seconds'][f'{part}_per_1000']:.3f}")
     common.console.print(table)
+    peak = result["memory"]["peak_mib"]
+    memory = "" if peak is None else f", peak memory {peak:.0f} MiB"
     common.console.print(
         f"Precision, recall and F1 are macro averages. {run.message} "
-        f"Training took {result['seconds']['train']:.1f} s, peak memory {result['memory']['peak_mib']:.0f} MiB.",
+        f"Training took {result['seconds']['train']:.1f} s{memory}.",
         soft_wrap=True,
     )
     common.console.print(
