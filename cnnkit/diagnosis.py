@@ -101,9 +101,11 @@ def _first_broken(values: NDArray[np.floating], rows: NDArray[np.int64]) -> int:
 
 def _error(what: str, step: int, where: str, optimizer: Optimizer) -> NonFiniteLoss:
     rate = rate_at(optimizer.learning_rate, step)
+    fix = f"Try a lower learning rate (it was {rate:g}), or clip the gradients with clip_global_norm=1.0."
+    if where.startswith("the images"):
+        fix = "Repair or remove the image."
     return NonFiniteLoss(
-        f"{what} at step {step}. It began in {where}. "
-        f"Try a lower learning rate (it was {rate:g}), or clip the gradients with clip_global_norm=1.0.",
+        f"{what} at step {step}. It began in {where}. {fix}",
         step=step,
         where=where,
     )

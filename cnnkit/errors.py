@@ -158,7 +158,7 @@ class MissingDependency(CnnkitError, ImportError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs {package}, which is not installed. Install it with: pip install 'cnnkit[{extra}]'"
+            f"{what} needs {package}, which is not installed. Install it with: pip install 'cnnkit[{extra}]' (in a checkout: '.[{extra}]')"
         )
         self.what, self.package, self.extra = what, package, extra
 

@@ -45,14 +45,18 @@ def precision_of(backend: Backend, asked: str) -> str:
 
 
 def compile_program(backend: Backend, model: Model, parameters: Parameters) -> tuple[Plan, Program]:
-    """Plan and program of `model`, after asking the backend's plugin whether it supports it."""
+    """Plan and program of `model`, after asking the backend's plugin whether it supports it.
+
+    Parameters that the model does not have are left out: those of a whole model serve its prefixes too.
+    """
     plan = model.plan()
     if not isinstance(parameters, Mapping):
         raise DataError(
             f"parameters are a {type(parameters).__name__}; expected arrays by name, such as run.state.parameters."
         )
     require_support(backend, plan)
-    return plan, backend.compile(plan, parameters)
+    own = {spec.name: parameters[spec.name] for spec in plan.parameters if spec.name in parameters}
+    return plan, backend.compile(plan, own)
 
 
 def as_precision(images: Images, precision: str) -> Images:
@@ -77,7 +81,8 @@ def predict(
 
     Args:
         model: The model that the parameters belong to.
-        parameters: Arrays by name, such as `run.state.parameters`.
+        parameters: Arrays by name, such as `run.state.parameters`; of those of a whole model, `model.prefix(n)` takes
+            its own.
         images: `(batch, height, width, channels)` or `(batch, features)`; uint8, float32 or float64.
         backend: A name, a chain of names, a backend; None means CNNKIT_BACKEND, or the default.
         batch_size: How many images are in the backend at once. It changes no result beyond rounding.
@@ -187,9 +192,10 @@ def check_fits(model: Model, data: Dataset) -> None:
             f"Give the model input_shape={data.image_shape}, or other data."
         )
     if data.classes > classes:
+        hint = ", or number the labels from 0: no image has label 0" if len(data) and data.labels.min() > 0 else ""
         raise DataError(
             f"the data has {data.classes} classes, but {model.title} tells {classes} apart. "
-            f"Give its last Dense layer {data.classes} units."
+            f"Give its last Dense layer {data.classes} units{hint}."
         )
     if model.class_names and data.class_names and tuple(data.class_names) != model.class_names:
         raise DataError(

@@ -124,7 +124,12 @@ def _one_of(*choices: str | None) -> BeforeValidator:
             near = difflib.get_close_matches(str(value), named, n=1)
             listed = ", ".join(f'"{choice}"' for choice in named)
             expected = f"one of {listed}" + (" or None" if None in choices else "")
-            raise _wrong(expected, f'Use "{near[0] if near else named[0]}"')
+            fix = f'Use "{near[0]}"' if near else "Use one of them"
+            if value == "softmax":
+                fix = "Softmax is a layer of its own: add it as the last one"
+            elif None in choices and value in ("none", "linear"):
+                fix = "Leave it out"
+            raise _wrong(expected, fix)
         return value
 
     return BeforeValidator(check)
@@ -333,7 +338,10 @@ class Model(_Data):
         return summarize(self.plan())
 
     def prefix(self, n: int) -> Model:
-        """The model made of layers 0 to `n`, `n` included: its output is the feature map of layer `n`."""
+        """The model made of layers 0 to `n`, `n` included: its output is the feature map of layer `n`.
+
+        `cnnkit.predict(model.prefix(1), run.state.parameters, images)` gives the feature maps of layer 1.
+        """
         last = len(self.layers) - 1
         if not 0 <= n <= last:
             problem = Problem("layers", f"has no layer {n}", f"Use a number from 0 to {last}")

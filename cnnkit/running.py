@@ -27,6 +27,7 @@ from typing import Any, Final
 import numpy as np
 
 from cnnkit import checkpoints
+from cnnkit.arrays import Parameters
 from cnnkit.backend import Backend, EpochTotals, TrainingProgram
 from cnnkit.datasets import Dataset
 from cnnkit.diagnosis import explain_non_finite, explain_scores
@@ -36,9 +37,10 @@ from cnnkit.files import remove_leftovers, write_whole
 from cnnkit.history import EarlyStopping, EpochRecord, Event, Progress, Run, summary_of
 from cnnkit.model import Model
 from cnnkit.optimizers import Optimizer, optimizer_to_dict, rate_at
+from cnnkit.parameters import check_parameters
 from cnnkit.plan import Plan
 from cnnkit.randomness import epoch_order
-from cnnkit.state import TrainingState, initial_state
+from cnnkit.state import TrainingState, check_state, fresh_state, initial_state
 
 PIECE_IMAGES: Final = 1024
 """About how many images go between two looks at the clock, Ctrl-C and the loss."""
@@ -76,6 +78,7 @@ class TrainingRun:
     batch_size: int
     epochs: int
     seed: int
+    initial: TrainingState | Parameters | None
     early_stopping: EarlyStopping | None
     train_metrics: bool
     out: Path | None
@@ -111,10 +114,19 @@ class TrainingRun:
         if self.out is not None:
             remove_leftovers(self.out)
         if state is None:
-            state = initial_state(self.model, self.optimizer, self.seed, self.precision)
+            state = self._beginning()
         self.program = self.backend.compile_training(self.plan, state, self.optimizer)
         self.epoch_start = (state, self.at.done)
         self.last_save = time.monotonic()
+
+    def _beginning(self) -> TrainingState:
+        if self.initial is None:
+            return initial_state(self.model, self.optimizer, self.seed, self.precision)
+        if isinstance(self.initial, TrainingState):
+            check_state(self.plan, self.initial, self.optimizer)
+            return self.initial
+        check_parameters(self.plan, self.initial)
+        return fresh_state(self.initial, self.optimizer, self.seed)
 
     @property
     def _checkpoint(self) -> Path:
@@ -130,6 +142,7 @@ class TrainingRun:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "precision": self.precision,
+            "initial": _digest_of(self._beginning()) if self.initial is not None else None,
             "early_stopping": asdict(self.early_stopping) if self.early_stopping else None,
             "train": _fingerprint(self.train),
             "validation": _fingerprint(self.validation) if self.validation else None,
@@ -342,6 +355,14 @@ def _fingerprint(data: Dataset) -> dict[str, Any]:
     digest = hashlib.sha256(np.ascontiguousarray(data.images).data)
     digest.update(np.ascontiguousarray(data.labels).data)
     return {"images": list(data.images.shape), "dtype": str(data.images.dtype), "sha256": digest.hexdigest()}
+
+
+def _digest_of(state: TrainingState) -> str:
+    digest = hashlib.sha256(f"{state.step} {state.seed}".encode())
+    for arrays in (state.parameters, *state.slots.values()):
+        for name, array in arrays.items():
+            digest.update(f"{name} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _short(value: Any) -> str:

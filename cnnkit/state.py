@@ -28,6 +28,11 @@ class TrainingState:
     step: int
     seed: int
 
+    def __repr__(self) -> str:
+        """Short: the arrays would fill pages."""
+        count = sum(array.size for array in self.parameters.values())
+        return f"TrainingState({count:,} parameters, slots {_names(self.slots)}, step {self.step}, seed {self.seed})"
+
 
 def initial_state(model: Model, optimizer: Optimizer, seed: int = 0, precision: str = "float32") -> TrainingState:
     """The state in which training begins: parameters drawn from `seed`, every slot zero, no step done."""

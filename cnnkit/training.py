@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cnnkit.arrays import Parameters
 from cnnkit.datasets import Dataset
 from cnnkit.errors import DataError, OptionError
 from cnnkit.evaluation import (
@@ -27,6 +28,7 @@ from cnnkit.optimizers import Adam, Optimizer
 from cnnkit.plan import Conv2DOp, DenseOp, Plan, RescaleOp
 from cnnkit.plugins import require_support
 from cnnkit.running import TrainingRun
+from cnnkit.state import TrainingState
 
 
 def fit(
@@ -55,7 +57,8 @@ def fit(
         epochs: How often the whole set is gone through, in an order drawn anew each time.
         seed: Where initial parameters, orders, dropout masks and splits come from.
         callbacks: Called with each `Progress` and each `EpochRecord`. Use `iter_fit` for a loop of your own.
-        settings: The keyword arguments of `iter_fit`, such as `early_stopping`, `out`, `resume`, `device`.
+        settings: The keyword arguments of `iter_fit`: `initial`, `early_stopping`, `train_metrics`, `out`, `resume`,
+            `checkpoint_seconds`, `device`, `precision`, `options`.
 
     Raises:
         ModelError: The model cannot be, or cannot be trained.
@@ -88,6 +91,7 @@ def iter_fit(
     epochs: int = 1,
     seed: int = 0,
     *,
+    initial: TrainingState | Parameters | None = None,
     early_stopping: EarlyStopping | None = None,
     train_metrics: bool = True,
     out: Path | str | None = None,
@@ -101,6 +105,8 @@ def iter_fit(
 
     Args:
         model, data, validation, backend, optimizer, batch_size, epochs, seed: As in `fit`.
+        initial: Where training begins: a state, such as `cnnkit.load(path).state`, which needs the optimizer that it was
+            made with; or parameters alone. None means parameters drawn from `seed`.
         early_stopping: When to stop before `epochs`; the run then ends on the best weights.
         train_metrics: Whether the whole training set is judged after each epoch, which costs a forward pass over it.
         out: A folder for the run. Without one nothing is written.
@@ -125,6 +131,8 @@ def iter_fit(
     optimizer = optimizer or Adam(learning_rate=1e-3)
     _check_whole("batch_size", batch_size)
     _check_whole("epochs", epochs)
+    if not isinstance(resume, bool):
+        raise OptionError(f"resume is {resume!r}; expected True or False. Name the folder of the run with out=.")
     plan = model.plan()
     plan.require_trainable()
     train, held_out = _split(data, validation, seed)
@@ -145,6 +153,7 @@ def iter_fit(
         batch_size=batch_size,
         epochs=epochs,
         seed=seed,
+        initial=initial,
         early_stopping=early_stopping,
         train_metrics=train_metrics,
         out=Path(out) if out is not None else None,

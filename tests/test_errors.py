@@ -65,7 +65,8 @@ def test_a_missing_dependency_names_its_cure_and_is_an_import_error():
     error = MissingDependency("The data set 'digits'", "scikit-learn", "data")
     assert isinstance(error, ImportError)
     assert str(error) == (
-        "The data set 'digits' needs scikit-learn, which is not installed. Install it with: pip install 'cnnkit[data]'"
+        "The data set 'digits' needs scikit-learn, which is not installed. Install it with: "
+        "pip install 'cnnkit[data]' (in a checkout: '.[data]')"
     )
     assert (error.package, error.extra) == ("scikit-learn", "data")
 

@@ -273,3 +273,17 @@ def test_what_is_handed_over_for_a_model_its_parameters_or_data_is_told_from_the
             DataError, match=r"data is tuple; expected a data set\. Give cnnkit\.Dataset\(images, labels\)"
         ):
             what(MODEL, PARAMETERS, (pixels(3), labels_of(3)))
+
+
+def test_the_parameters_of_a_whole_model_give_the_feature_maps_of_its_prefix():
+    images = pixels(3)
+    maps = predict(MODEL.prefix(1), PARAMETERS, images)
+    assert maps.shape == (3, 4, 3, 3)
+    kernel = PARAMETERS["1.kernel"].astype(np.float64)
+    patch = images[2, 1:3, 2:4].astype(np.float64) / 255
+    assert maps[2, 1, 2] == pytest.approx((patch[..., np.newaxis] * kernel).sum(axis=(0, 1, 2)), rel=1e-5)
+
+
+def test_labels_that_begin_at_1_are_suspected():
+    with pytest.raises(DataError, match="or number the labels from 0: no image has label 0"):
+        evaluate(MODEL, PARAMETERS, Dataset(pixels(6), np.arange(6) % 3 + 1))

@@ -506,3 +506,18 @@ def test_only_the_whole_model_keeps_its_class_names():
 def test_a_prefix_that_is_none_is_refused(n):
     with pytest.raises(ModelError, match=rf"^model 'seed': layers has no layer {n}. Use a number from 0 to 5.$"):
         MODEL.prefix(n)
+
+
+@pytest.mark.parametrize(
+    ("activation", "fix"),
+    [
+        ("softmax", "Softmax is a layer of its own: add it as the last one"),
+        ("linear", "Leave it out"),
+        ("rleu", 'Use "relu"'),
+        ("swish", "Use one of them"),
+    ],
+)
+def test_an_activation_that_there_is_not_gets_advice_that_helps(activation, fix):
+    with pytest.raises(ModelError) as caught:
+        Dense(units=3, activation=activation)
+    assert caught.value.problems[0].fix == fix

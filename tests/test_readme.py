@@ -33,9 +33,17 @@ def test_the_first_command_trains_a_network_that_recognises_digits(tmp_path):
 
 
 def test_the_python_of_the_readme_prints_a_good_accuracy(capsys):
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - the README is ours
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})  # noqa: S102 - the README is ours
     assert float(capsys.readouterr().out) > 0.9
+
+
+def test_the_python_for_own_images_classifies_saves_and_goes_on(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)  # noqa: S102 - as above
+    assert names["maps"].shape == (1, 28, 28, 32)
+    assert names["run"].state.step == names["found"].state.step + 4  # 200 images in batches of 64
+    assert capsys.readouterr().out.splitlines()[-1] in ("dark", "light")
 
 
 def test_the_model_file_of_the_readme_is_a_model():

@@ -9,6 +9,7 @@ import pytest
 
 import cnnkit.history
 import cnnkit.running
+from cnnkit.checkpoints import load, save
 from cnnkit.datasets import Dataset
 from cnnkit.errors import DataError, ModelError, NonFiniteLoss, OptionError
 from cnnkit.evaluation import evaluate
@@ -529,3 +530,35 @@ def test_a_first_epoch_whose_loss_is_no_number_is_not_held_to_be_the_best(monkey
     stopping = EarlyStopping(monitor="validation.loss")
     run = fit(MODEL, data_of(20), data_of(5), epochs=3, early_stopping=stopping, train_metrics=False)
     assert run.best_epoch == 3
+
+
+def test_a_loaded_state_continues_as_if_training_had_never_stopped(tmp_path):
+    optimizer = Adam(learning_rate=0.01)
+    data = data_of(24)
+    first = fit(MODEL, data, optimizer=optimizer, batch_size=8)
+    loaded = load(save(tmp_path / "half.safetensors", MODEL, first.state, optimizer=optimizer))
+    second = fit(MODEL, data, optimizer=loaded.optimizer, batch_size=8, initial=loaded.state)
+    order = epoch_order(0, 0, 24)  # each call begins with the order of epoch 0
+    program = get_backend("numpy").compile_training(MODEL.plan(), initial_state(MODEL, optimizer), optimizer)
+    for _ in range(2):
+        program.epoch(data.images, data.labels, order, 8)
+    assert same_state(second.state, program.state())
+
+
+def test_training_can_begin_at_parameters_alone():
+    data = data_of(24)
+    start = fit(MODEL, data, batch_size=8).state.parameters
+    run = fit(MODEL, data, optimizer=SGD(learning_rate=0.0), batch_size=8, initial=start)
+    assert {name: array.tolist() for name, array in run.state.parameters.items()} == {
+        name: array.tolist() for name, array in start.items()
+    }
+    assert run.state.step == 3
+
+
+def test_a_beginning_that_does_not_fit_is_refused():
+    with pytest.raises(DataError, match="parameters lack"):
+        fit(MODEL, data_of(24), initial={})
+    with pytest.raises(DataError, match="the state has slots none, but Adam keeps m, v"):
+        fit(MODEL, data_of(24), initial=initial_state(MODEL, SGD(learning_rate=0.1)))
+    with pytest.raises(OptionError, match="resume is 'x'; expected True or False"):
+        fit(MODEL, data_of(24), resume="x")

@@ -14,7 +14,10 @@ def torch_contestants(
 ) -> tuple[dict[str, Contestant], str]:
     """The contestant by its name, and a sentence on what it is; none where PyTorch is not installed."""
     if find_spec("torch") is None:
-        return {}, "PyTorch is not installed, so it was not measured. Install it with: pip install 'cnnkit[peers]'"
+        return (
+            {},
+            "PyTorch is not installed, so it was not measured. Install it with: pip install 'cnnkit[peers]' (in a checkout: '.[peers]')",
+        )
     import torch
     from torch import nn
 

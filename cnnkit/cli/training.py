@@ -22,7 +22,7 @@ import cnnkit
 from cnnkit.cli import common
 from cnnkit.datasets import Dataset, dataset_names, load_dataset
 from cnnkit.errors import CnnkitError, OptionError, TrainingError
-from cnnkit.evaluation import evaluate
+from cnnkit.evaluation import check_fits, evaluate
 from cnnkit.files import write_whole
 from cnnkit.history import EarlyStopping, EpochRecord, Event, Run
 from cnnkit.history import Progress as PieceDone
@@ -65,16 +65,20 @@ def train(
         str | None, typer.Argument(help="digits, mnist, fashion-mnist, cifar10, an .npz file, or a folder of images.")
     ] = None,
     backend: common.BackendOption = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the preset's.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Default: the preset's.", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the preset's; 1 for a model file.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: the preset's; 64 for a file.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Decides initial weights, orders and splits.", min=0)] = 0,
     limit: common.LimitOption = None,
     data_dir: common.DataDirOption = None,
     image_size: common.ImageSizeOption = None,
     out: Annotated[Path | None, typer.Option(help="Run folder. Default: a new one under runs/.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw. Default: the preset's.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, adam or adamw. Default: the preset's; adam for a file.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: the preset's.")] = None,
-    validation: Annotated[float | None, typer.Option(help="Fraction of the training set to hold out.")] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Fraction of the training set to hold out; 0.1 with --patience.")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after N epochs without a better loss, on the best weights.", min=1)
     ] = None,
@@ -90,6 +94,10 @@ def train(
         _require_nothing_else(context)
         request = _read_request(resume)
         if epochs is not None and epochs != request.epochs:
+            if request.epochs is not None and epochs < request.epochs:
+                raise OptionError(
+                    f"--epochs {epochs} is less than the {request.epochs} of the run. Give more, or none."
+                )
             request = replace(request, epochs=epochs)
             _write_request(resume, request)
         folder = resume
@@ -129,10 +137,13 @@ def train(
 
 def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[str, Any]:
     preset = common.find_model(request.model)
-    data, test = load_dataset(
-        request.dataset, request.data_dir, limit=request.limit, seed=request.seed, image_size=request.image_size
-    )
+    # Data in one piece is split with a seed of its own, not the run's, so that `cnnkit evaluate` finds the same test.
+    data, test = load_dataset(request.dataset, request.data_dir, image_size=request.image_size)
     preset = _fitted(preset, data, by_file=request.model.endswith((".toml", ".json")))
+    for part in (data, test):
+        check_fits(preset.model, part)
+    if request.limit is not None:
+        data, test = _limited(data, request.limit), test.limit(request.limit)
     optimizer = _optimizer(request, preset)
     epochs, batch_size = request.epochs or preset.epochs, request.batch_size or preset.batch_size
     backend = get_backend(common.backend_choice(request.backend), request.device, request.precision, **request.options)
@@ -140,9 +151,12 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     fraction = request.validation if request.validation is not None else (0.1 if early_stopping else None)
     data, held_out = (data, None) if fraction is None else data.split(fraction, request.seed)
     name = backend.selection.name if backend.selection else type(backend).__name__
+    for other, reason in backend.selection.rejected if backend.selection else ():
+        common.notes.print(f"note: not {other}: {reason}", soft_wrap=True, markup=False)
+    held = "" if held_out is None else f"{len(held_out):,} held out, "
     if not quiet:
         common.console.print(
-            f"{preset.name} on {request.dataset}: {len(data):,} images to learn from, {len(test):,} to be judged on; "
+            f"{preset.name} on {request.dataset}: {len(data):,} images to learn from, {held}{len(test):,} to be judged on; "
             f"backend {name}, {_said(optimizer)}, batch {batch_size}, seed {request.seed}",
             soft_wrap=True,
         )
@@ -182,6 +196,17 @@ def _fitted(preset: Preset, data: Dataset, *, by_file: bool) -> Preset:
     if model.class_names is None and data.class_names is not None and len(data.class_names) == model.plan().classes:
         model = Model(**{**dict(model), "class_names": data.class_names})
     return replace(preset, model=model)
+
+
+def _limited(data: Dataset, limit: int) -> Dataset:
+    few = data.limit(limit)
+    missing = set(data.labels.tolist()) - set(few.labels.tolist())
+    if missing:
+        common.notes.print(
+            f"note: the first {limit} images hold none of {len(missing)} classes; the data seem to be sorted by class.",
+            soft_wrap=True,
+        )
+    return few
 
 
 def _optimizer(request: Request, preset: Preset) -> Optimizer:

@@ -556,3 +556,35 @@ def test_images_of_a_folder_are_resized_on_demand_and_again_when_the_run_is_resu
     assert shown["image_shape"] == [8, 7, 1]
     judged = cnnkit("evaluate", tmp_path / "run", tmp_path / "images", *size, "--json").json
     assert judged["count"] == 2
+
+
+def test_data_in_one_piece_is_split_alike_by_train_with_any_seed_and_by_evaluate(cnnkit, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "one.npz", images=images, labels=np.arange(60) % 3)
+    trained = cnnkit("train", "seed-numpy", tmp_path / "one.npz", "--seed", 7, "--out", tmp_path / "run", "--json").json
+    judged = cnnkit("evaluate", tmp_path / "run", tmp_path / "one.npz", "--json").json
+    assert judged["confusion"] == trained["test"]["confusion"]
+    assert judged["loss"] == pytest.approx(trained["test"]["loss"], rel=1e-6)
+
+
+def test_a_limit_that_leaves_classes_out_is_noted_and_the_model_keeps_all_classes(cnnkit, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    labels = np.repeat([0, 1, 2], 20)
+    np.savez(tmp_path / "sorted.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    done = cnnkit("train", "seed-numpy", tmp_path / "sorted.npz", "--limit", 20, "--out", tmp_path / "run")
+    assert done.code == 0
+    assert "note: the first 20 images hold none of 2 classes; the data seem to be sorted by class." in done.err
+    assert len(checkpoints.load(tmp_path / "run" / "model.safetensors").parameters["5.bias"]) == 3
+
+
+def test_fewer_epochs_than_the_run_has_are_refused(cnnkit, npz, tmp_path):
+    cnnkit("train", "seed-numpy", npz, "--epochs", 3, "--out", tmp_path / "run")
+    done = cnnkit("train", "--resume", tmp_path / "run", "--epochs", 2)
+    assert done.code == 2
+    assert "--epochs 2 is less than the 3 of the run. Give more, or none." in done.err
+
+
+def test_what_is_held_out_and_what_a_chain_passed_over_is_said(cnnkit, npz, tmp_path):
+    done = cnnkit("train", "seed-numpy", npz, "--patience", 1, "--backend", "nonesuch,numpy", "--out", tmp_path / "run")
+    assert "54 images to learn from, 6 held out, 30 to be judged on" in done.out
+    assert "note: not nonesuch: No backend is called 'nonesuch'" in done.err
