@@ -99,6 +99,10 @@ def save(
     there stands then as it was.
     """
     path = Path(path)
+    if not isinstance(state, (TrainingState, Mapping)):
+        raise DataError(
+            f"state is a {type(state).__name__}; expected a TrainingState or parameters by name, such as run.state."
+        )
     plan = model.plan()
     metadata = {
         "format": FORMAT,

@@ -343,8 +343,8 @@ class Model(_Data):
         `cnnkit.predict(model.prefix(1), run.state.parameters, images)` gives the feature maps of layer 1.
         """
         last = len(self.layers) - 1
-        if not 0 <= n <= last:
-            problem = Problem("layers", f"has no layer {n}", f"Use a number from 0 to {last}")
+        if not _is_whole(n, 0) or n > last:
+            problem = Problem("layers", f"has no layer {n!r}", f"Use a number from 0 to {last}")
             raise ModelError([problem], self.title)
         whole = n == last
         return self.model_copy(
@@ -456,6 +456,11 @@ def _problem(details: Any, class_name: str) -> Problem:
             near = difflib.get_close_matches(kind, LAYER_KINDS, n=1)
             fix = f'Write kind = "{near[0]}"' if near else "Use one of these kinds"
             return Problem(f"{path}.kind", f"is {kind!r}, not a kind of layer; kinds are {', '.join(LAYER_KINDS)}", fix)
+        case "union_tag_not_found" if isinstance(value, type):
+            fix = f"Write {value.__name__}(), with its fields between the parentheses"
+            return Problem(path, f"is the class {value.__name__}; expected a layer", fix)
+        case "model_attributes_type":
+            return Problem(path, f"is {_short(value)}; expected a layer", "Use for example Flatten()")
         case "union_tag_not_found":
             return Problem(
                 f"{path}.kind", f"is missing; kinds are {', '.join(LAYER_KINDS)}", 'Add for example kind = "dense"'

@@ -449,3 +449,10 @@ def test_metadata_that_is_lacking_is_named(forge, name):
 def test_tensors_that_do_not_fit_are_named(forge, tensors, without, message):
     with pytest.raises(CheckpointError, match=f"forged cannot be used: .*{message}"):
         load(forge(tensors=tensors, without=without))
+
+
+def test_what_is_neither_state_nor_parameters_is_not_saved(tmp_path):
+    model = Model(input_shape=(2,), layers=[Dense(units=2), Softmax()])
+    with pytest.raises(DataError, match="state is a list; expected a TrainingState or parameters by name"):
+        save(tmp_path / "x.safetensors", model, [1.0])
+    assert list(tmp_path.iterdir()) == []

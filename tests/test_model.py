@@ -254,8 +254,8 @@ WRONG_LAYERS = [
     ({"kind": "lstm"}, ".kind", "is 'lstm', not a kind of layer", "Use one of these kinds"),
     ({"kind": 7}, ".kind", "is '7', not a kind of layer", "Use one of these kinds"),
     ({"units": 3}, ".kind", "is missing; kinds are rescale,", 'Add for example kind = "dense"'),
-    ("flatten", "", "is 'flatten'; ", "Correct"),
-    (None, "", "is None; ", "Correct"),
+    ("flatten", "", "is 'flatten'; ", "Use for example Flatten()"),
+    (None, "", "is None; ", "Use for example Flatten()"),
 ]
 WRONG_FIELDS = [
     ({"version": 2}, "version", "is 2; this cnnkit reads version 1", "Write version = 1, or upgrade cnnkit"),
@@ -521,3 +521,12 @@ def test_an_activation_that_there_is_not_gets_advice_that_helps(activation, fix)
     with pytest.raises(ModelError) as caught:
         Dense(units=3, activation=activation)
     assert caught.value.problems[0].fix == fix
+
+
+def test_what_is_no_layer_is_called_so():
+    with pytest.raises(ModelError) as caught:
+        Model(input_shape=(2,), layers=[Flatten, "dense"])
+    assert [str(problem) for problem in caught.value.problems] == [
+        "layers[0] is the class Flatten; expected a layer. Write Flatten(), with its fields between the parentheses.",
+        "layers[1] is 'dense'; expected a layer. Use for example Flatten().",
+    ]
