@@ -361,7 +361,8 @@ class Softmax(Layer):
 
     def backward(self) -> None:
         """The gradient of `weight * loss` for the image's `label`; `loss` is kept."""
-        self.loss = float(np.log(self.total, dtype=np.float64)) + float(self.largest) - float(self.x[self.label])
+        # The difference of the scores first: next to a score of 1e30 the logarithm would be lost.
+        self.loss = float(np.log(self.total, dtype=np.float64)) - (float(self.x[self.label]) - float(self.largest))
         if self.dx is not None:
             np.copyto(self.dx, self.y)
             self.dx[self.label] -= 1.0

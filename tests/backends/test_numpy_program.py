@@ -523,3 +523,13 @@ def test_the_sigmoid_of_huge_numbers_is_0_or_1_and_of_nan_is_nan():
     got = program.predict(np.array([[-np.inf, -1e4, 1e4, np.inf, np.nan]], np.float32))[0]
     assert got[:4].tolist() == [0.0, 0.0, 1.0, 1.0]
     assert np.isnan(got[4])
+
+
+@pytest.mark.parametrize(("scores", "loss"), [([1e30, 1e30, 0.0], math.log(2)), ([-1e30, -1e30, -3e30], math.log(2))])
+def test_the_loss_of_huge_equal_scores_is_the_logarithm_of_how_many_there_are(scores, loss):
+    model = Model(input_shape=(1,), layers=[Dense(units=3, use_bias=False), Softmax()])
+    optimizer = SGD(learning_rate=0.1)
+    state = fresh_state({"0.kernel": np.array([scores], np.float32)}, optimizer)
+    program = get_backend("numpy").compile_training(model.plan(), state, optimizer)
+    found, _ = program.gradients(np.ones((1, 1), np.float32), np.array([0]))
+    assert found == pytest.approx(loss, rel=1e-6)
