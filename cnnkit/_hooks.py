@@ -66,8 +66,10 @@ class Availability:
             )
         object.__setattr__(self, "reason", _sentence(self.reason))
         object.__setattr__(self, "fix", _sentence(self.fix))
-        object.__setattr__(self, "devices", tuple(str(device) for device in self.devices))
-        object.__setattr__(self, "versions", {str(name): str(version) for name, version in self.versions.items()})
+        object.__setattr__(self, "devices", tuple(str(device) for device in self.devices or ()))
+        object.__setattr__(
+            self, "versions", {str(name): str(version) for name, version in (self.versions or {}).items()}
+        )
 
     @classmethod
     def ready(cls, devices: Sequence[str] = (), versions: Mapping[str, str] | None = None) -> Availability:

@@ -77,6 +77,7 @@ class EarlyStopping:
             raise OptionError(f"EarlyStopping: patience is {self.patience!r}; expected a whole number of at least 1.")
         if not 0 <= self.min_delta < math.inf:
             raise OptionError(f"EarlyStopping: min_delta is {self.min_delta!r}; expected a number of at least 0.")
+        object.__setattr__(self, "min_delta", float(self.min_delta))  # a run is written down as JSON
         known = [f"{part}.{metric}" for part in ("train", "validation") for metric in METRICS]
         if self.monitor is not None and self.monitor not in known:
             raise OptionError(f"EarlyStopping: monitor is {self.monitor!r}; expected one of {', '.join(known)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from numbers import Real
@@ -131,6 +132,9 @@ def iter_fit(
     optimizer = optimizer or Adam(learning_rate=1e-3)
     _check_whole("batch_size", batch_size)
     _check_whole("epochs", epochs)
+    seed = operator.index(seed) if isinstance(seed, np.integer) else seed  # a run is written down as JSON
+    if isinstance(checkpoint_seconds, bool) or not isinstance(checkpoint_seconds, Real):
+        raise OptionError(f"checkpoint_seconds is {checkpoint_seconds!r}; expected a number of seconds, such as 30.")
     if not isinstance(resume, bool):
         raise OptionError(f"resume is {resume!r}; expected True or False. Name the folder of the run with out=.")
     plan = model.plan()

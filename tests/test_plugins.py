@@ -790,3 +790,8 @@ def test_a_missing_package_is_a_state_with_its_cure():
     assert answer.state == "missing-dependency"
     assert answer.reason == "needs CuPy, which is not installed"
     assert answer.fix.endswith("'cnnkit[cuda12]'")
+
+
+def test_a_probe_may_write_none_for_no_devices_and_no_versions():
+    answer = Availability("ready", None, None, None, None)
+    assert (answer.devices, answer.versions) == ((), {})

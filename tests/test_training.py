@@ -562,3 +562,11 @@ def test_a_beginning_that_does_not_fit_is_refused():
         fit(MODEL, data_of(24), initial=initial_state(MODEL, SGD(learning_rate=0.1)))
     with pytest.raises(OptionError, match="resume is 'x'; expected True or False"):
         fit(MODEL, data_of(24), resume="x")
+
+
+def test_numpy_scalars_as_settings_can_be_written_down(tmp_path):
+    stopping = EarlyStopping(min_delta=np.float32(0.5))
+    run = fit(MODEL, data_of(24), 0.25, seed=np.int64(4), early_stopping=stopping, out=tmp_path / "run")
+    assert run.state.seed == 4
+    with pytest.raises(OptionError, match="checkpoint_seconds is None; expected a number of seconds"):
+        fit(MODEL, data_of(24), checkpoint_seconds=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -53,6 +54,9 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """The `cnnkit` command."""
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="replace")  # where the terminal knows no "─", a "?" is better than a traceback
     try:
         app()
     except CnnkitError as error:

@@ -21,7 +21,7 @@ from rich.table import Table
 import cnnkit
 from cnnkit.cli import common
 from cnnkit.datasets import Dataset, dataset_names, load_dataset
-from cnnkit.errors import CnnkitError, OptionError, TrainingError
+from cnnkit.errors import CnnkitError, DataError, OptionError, TrainingError
 from cnnkit.evaluation import check_fits, evaluate
 from cnnkit.files import write_whole
 from cnnkit.history import EarlyStopping, EpochRecord, Event, Run
@@ -140,8 +140,10 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     # Data in one piece is split with a seed of its own, not the run's, so that `cnnkit evaluate` finds the same test.
     data, test = load_dataset(request.dataset, request.data_dir, image_size=request.image_size)
     preset = _fitted(preset, data, by_file=request.model.endswith((".toml", ".json")))
-    for part in (data, test):
+    for name, part in (("train", data), ("test", test)):
         check_fits(preset.model, part)
+        if len(part) == 0:
+            raise DataError(f"the {name} part of {request.dataset} has 0 images. Give data with images in both parts.")
     if request.limit is not None:
         data, test = _limited(data, request.limit), test.limit(request.limit)
     optimizer = _optimizer(request, preset)

@@ -1,6 +1,7 @@
 """`cnnkit train`."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -588,3 +589,20 @@ def test_what_is_held_out_and_what_a_chain_passed_over_is_said(cnnkit, npz, tmp_
     done = cnnkit("train", "seed-numpy", npz, "--patience", 1, "--backend", "nonesuch,numpy", "--out", tmp_path / "run")
     assert "54 images to learn from, 6 held out, 30 to be judged on" in done.out
     assert "note: not nonesuch: No backend is called 'nonesuch'" in done.err
+
+
+def test_a_test_part_without_images_is_refused_before_training(cnnkit, tmp_path):
+    images = np.zeros((6, 8, 8, 1), np.uint8)
+    labels = np.arange(6) % 3
+    np.savez(tmp_path / "e.npz", x_train=images, y_train=labels, x_test=images[:0], y_test=labels[:0])
+    done = cnnkit("train", "seed-numpy", tmp_path / "e.npz", "--out", tmp_path / "run")
+    assert done.code == 1
+    assert "has 0 images. Give data with images in both parts." in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_knows_few_characters_gets_a_summary_all_the_same():
+    command = [sys.executable, "-m", "cnnkit", "summary", "seed-tf"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert b"220,234" in done.stdout
