@@ -7,6 +7,7 @@ enter sets it, the last to leave restores it.
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
 from types import TracebackType
@@ -52,5 +53,15 @@ class _SingleThreadedBlas:
                 for library, count in zip(_libraries(), self.before, strict=True):
                     _set_threads(library, count)
 
+    def begin_anew(self) -> None:
+        """In a forked child: nobody is inside, whoever was when the parent forked; the setting stays as it was found."""
+        self.lock = threading.Lock()
+        if self.users:
+            self.users = 0
+            for library, count in zip(_libraries(), self.before, strict=True):
+                _set_threads(library, count)
+
 
 single_threaded_blas = _SingleThreadedBlas()
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=single_threaded_blas.begin_anew)

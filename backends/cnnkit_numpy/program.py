@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -178,19 +179,24 @@ class _Network:
         return loss, self.total if len(rows) > 1 else self.gradient
 
 
+def _new_executor(threads: int) -> ThreadPoolExecutor | None:
+    return ThreadPoolExecutor(threads, "cnnkit-numpy") if threads > 1 else None
+
+
 @final
 class _Team:
     """One network a thread. Shares images out so that the number of threads never changes a number."""
 
     def __init__(self, plan: Plan, layout: _Layout, weights: Array, threads: int, *, training: bool) -> None:
         self.networks = [_Network(plan, layout, weights, training=training) for _ in range(threads)]
-        self.executor = ThreadPoolExecutor(threads, "cnnkit-numpy") if threads > 1 else None
+        self.executor = _new_executor(threads)
+        self.process = os.getpid()
         self.sum = np.empty(layout.size if training else 0, weights.dtype)
 
     def predict(self, images: Images, output: Array) -> None:
         """Write the last layer's output for each of `images` into the rows of `output`."""
         with single_threaded_blas:
-            if self.executor is None or len(images) < 2 * len(self.networks):
+            if len(self.networks) == 1 or len(images) < 2 * len(self.networks):
                 self.networks[0].predict(images, output)
                 return
             edges = np.linspace(0, len(images), len(self.networks) + 1).astype(int).tolist()
@@ -225,6 +231,8 @@ class _Team:
 
     def _share_out(self, work: Callable[[_Network, P], R], parts: Iterable[P]) -> list[R]:
         """`work` for each of `parts`, each with a network of its own; when this ends, however it ends, all have ended."""
+        if self.process != os.getpid():  # a fork copies the program, but not its threads
+            self.executor, self.process = _new_executor(len(self.networks)), os.getpid()
         if self.executor is None:
             return list(map(work, self.networks, parts))
         futures = [self.executor.submit(work, network, part) for network, part in zip(self.networks, parts)]  # noqa: B905 - the last round may have fewer parts

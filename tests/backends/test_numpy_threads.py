@@ -1,5 +1,7 @@
 """Threads change no number, and leave nothing behind: ours, those of BLAS, and those of whoever calls us."""
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -279,3 +281,30 @@ def test_predictions_while_a_program_trains_are_those_of_a_whole_number_of_steps
         while not training.done():
             assert shared.predict(images).tobytes() in known
     assert shared.predict(images).tobytes() == known[-1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_program_with_threads_goes_on_in_a_forked_child():
+    code = """
+import os, signal, warnings
+import numpy as np
+import cnnkit
+from cnnkit import Conv2D, Dense, Flatten, Model, SGD, Softmax
+warnings.simplefilter("ignore")  # Python 3.12 warns of forks with threads
+model = Model(input_shape=(12, 12, 1), layers=[Conv2D(filters=4, kernel_size=3), Flatten(), Dense(units=3), Softmax()])
+optimizer = SGD(learning_rate=0.1)
+program = cnnkit.get_backend("numpy", threads=2).compile_training(
+    model.plan(), cnnkit.initial_state(model, optimizer), optimizer
+)
+images, labels = np.ones((400, 12, 12, 1), np.float32), np.arange(400) % 3
+before = program.predict(images)
+program.gradients(images, labels)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    same = np.array_equal(program.predict(images), before)
+    program.step(images, labels)
+    os._exit(0 if same else 3)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
