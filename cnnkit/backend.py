@@ -77,7 +77,8 @@ class TrainingProgram(Program):
         """Step through the images at `order`, `batch_size` at a time; the last batch may be smaller.
 
         Called on consecutive pieces of an epoch's order, each of whole batches but for the last. Override it to keep
-        the data on the device; the states that it ends in are the same.
+        the data on the device; the states that it ends in are the same. `fit` hands over the same arrays, unchanged, for
+        every piece of a run, so that one upload is enough.
         """
         losses: list[tuple[SupportsFloat, int]] = []
         for start in range(0, len(order), batch_size):
@@ -87,7 +88,11 @@ class TrainingProgram(Program):
 
 
 class Backend(ABC):
-    """An engine on a device in a precision. Made by its plugin's `cnnkit_create_backend`."""
+    """An engine on a device in a precision. Made by its plugin's `cnnkit_create_backend`, a new one for each call.
+
+    `fit` compiles anew to judge each epoch. A plan is hashable and equal to another by value: an engine whose
+    compilation is dear may keep it by plan, with the parameters as inputs.
+    """
 
     selection: Selection | None = None
     """Set by `cnnkit.get_backend`; None on a backend that was made by hand."""

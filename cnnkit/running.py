@@ -112,6 +112,9 @@ class TrainingRun:
                     f"the folder {self.out} cannot be made: {error.strerror}. Choose another one for the run."
                 ) from error
         if self.out is not None:
+            _ = (
+                self.settings
+            )  # what cannot be written down, such as an optimizer of one's own, is refused before training
             remove_leftovers(self.out)
         if state is None:
             state = self._beginning()

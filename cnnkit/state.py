@@ -54,6 +54,10 @@ def check_state(plan: Plan, state: TrainingState, optimizer: Optimizer) -> None:
             f"{_names(optimizer.slot_names)}. Continue with the optimizer that made the state, or begin a new one with "
             "cnnkit.fresh_state(state.parameters, optimizer)."
         )
+    for name in ("step", "seed"):
+        value = getattr(state, name)
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+            raise DataError(f"the state has {name} {value!r}; expected a whole number of at least 0.")
     for slot in optimizer.slot_names:
         check_parameters(plan, state.slots[slot])
 

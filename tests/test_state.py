@@ -126,3 +126,12 @@ def test_whatever_differs_makes_another_state():
     ]
     assert [same_state(state, other) for other in others] == [False] * 10
     assert [same_state(other, state) for other in others] == [False] * 10
+
+
+@pytest.mark.parametrize(("field", "value"), [("step", -3), ("seed", -1), ("step", 1.5), ("seed", None)])
+def test_a_state_counts_its_steps_and_its_seed_from_0(field, value):
+    model = Model(input_shape=(2,), layers=[Dense(units=2), Softmax()])
+    optimizer = SGD(learning_rate=0.1)
+    wrong = dataclasses.replace(initial_state(model, optimizer), **{field: value})
+    with pytest.raises(DataError, match=f"the state has {field} .*; expected a whole number of at least 0"):
+        check_state(model.plan(), wrong, optimizer)

@@ -570,3 +570,14 @@ def test_numpy_scalars_as_settings_can_be_written_down(tmp_path):
     assert run.state.seed == 4
     with pytest.raises(OptionError, match="checkpoint_seconds is None; expected a number of seconds"):
         fit(MODEL, data_of(24), checkpoint_seconds=None)
+
+
+def test_an_optimizer_that_no_file_can_name_is_refused_before_training_where_a_run_is_written(tmp_path):
+    class Own(SGD):
+        pass
+
+    told = []
+    with pytest.raises(OptionError, match="Own"):
+        fit(MODEL, data_of(24), optimizer=Own(learning_rate=0.1), out=tmp_path / "run", callbacks=[told.append])
+    assert told == []
+    assert fit(MODEL, data_of(24), optimizer=Own(learning_rate=0.1)).state.step == 1

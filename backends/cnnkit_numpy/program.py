@@ -98,7 +98,7 @@ class _Layout:
 
 
 def _quicker(operations: Sequence[Operation]) -> list[Operation]:
-    """The same computation to the last bit, with less to do.
+    """The same computation, to the last bit where no number is NaN, with less to do.
 
     ReLU and max pooling change places: neither changes which of two numbers is larger, so the same maximum wins, and
     where it is not positive no gradient passes either way; but fewer numbers are left for the ReLU. And the mean of
