@@ -41,6 +41,13 @@ def dtype_of(precision: str) -> np.dtype[Any]:
     return PRECISIONS[precision]
 
 
+def whole_number(name: str, value: Any) -> int:
+    """`value` as a Python int of at least 1, NumPy's integers included; an `OptionError` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise OptionError(f"{name} is {value!r}; expected a whole number of at least 1.")
+    return int(value)
+
+
 def times(shape: Shape) -> str:
     """A shape as people write it: `28 x 28 x 1`."""
     return " x ".join(str(size) for size in shape)
@@ -101,8 +108,7 @@ def check_order(order: Any, count: int, batch_size: int) -> NDArray[np.integer[A
 
     Also raises `OptionError` for a `batch_size` below 1. An engine might wrap a place that is out of range silently.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
-        raise OptionError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
+    whole_number("batch_size", batch_size)
     array: NDArray[np.integer[Any]] = np.asanyarray(order)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise DataError(f"order is {array.dtype} of shape {array.shape}; expected whole numbers of shape (n,).")

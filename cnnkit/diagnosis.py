@@ -13,6 +13,7 @@ from cnnkit.datasets import Dataset
 from cnnkit.errors import NonFiniteLoss
 from cnnkit.evaluation import BATCH_SIZE
 from cnnkit.optimizers import Optimizer, rate_at
+from cnnkit.parameters import own_parameters
 from cnnkit.plan import Plan
 from cnnkit.state import TrainingState
 
@@ -77,17 +78,14 @@ def _where(
             return f"layers[{index}] ({type(layer).__name__}): the step before left its parameter '{broken}' not finite"
         if index == len(model.layers) - 1:
             break
-        output = backend.compile(model.prefix(index).plan(), _own(plan, parameters, index)).predict(images)
+        prefix = model.prefix(index).plan()
+        output = backend.compile(prefix, own_parameters(prefix, parameters)).predict(images)
         if not np.isfinite(output).all():
             return (
                 f"layers[{index}] ({type(layer).__name__}): its output for image {_first_broken(output, rows)} of the "
                 f"{name} is not finite, though its input is"
             )
     return None
-
-
-def _own(plan: Plan, parameters: Parameters, last: int) -> Parameters:
-    return {spec.name: parameters[spec.name] for spec in plan.parameters if spec.layer <= last}
 
 
 def _broken_parameter(plan: Plan, parameters: Parameters) -> str | None:

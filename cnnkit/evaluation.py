@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cnnkit.arrays import Array, Images, Parameters, check_images, dtype_of
+from cnnkit.arrays import Array, Images, Parameters, check_images, dtype_of, whole_number
 from cnnkit.backend import Backend, Program
 from cnnkit.datasets import Dataset
 from cnnkit.errors import DataError, OptionError
 from cnnkit.metrics import Metrics, confusion_matrix, cross_entropy, predicted_classes
 from cnnkit.model import Model
+from cnnkit.parameters import own_parameters
 from cnnkit.plan import Plan
 from cnnkit.plugins import get_backend, require_support
 
@@ -55,8 +56,7 @@ def compile_program(backend: Backend, model: Model, parameters: Parameters) -> t
             f"parameters are a {type(parameters).__name__}; expected arrays by name, such as run.state.parameters."
         )
     require_support(backend, plan)
-    own = {spec.name: parameters[spec.name] for spec in plan.parameters if spec.name in parameters}
-    return plan, backend.compile(plan, own)
+    return plan, backend.compile(plan, own_parameters(plan, parameters))
 
 
 def as_precision(images: Images, precision: str) -> Images:
@@ -100,7 +100,7 @@ def predict(
     precision = precision_of(chosen, precision)
     plan, program = compile_program(chosen, model, parameters)
     images = check_images(as_precision(np.asanyarray(images), precision), plan.input_shape, dtype_of(precision))
-    _check_batch_size(batch_size)
+    batch_size = whole_number("batch_size", batch_size)
     rows = [program.predict(part) for part in _batches(images, batch_size)]
     return np.concatenate(rows) if rows else np.empty((0, *plan.output_shape), dtype_of(precision))
 
@@ -152,13 +152,13 @@ def evaluate(
     precision = precision_of(chosen, precision)
     classes = model.plan().classes
     check_fits(model, data)
-    _check_batch_size(batch_size)
-    images = as_precision(data.images, precision)
+    batch_size = whole_number("batch_size", batch_size)
+    batches = (as_precision(part, precision) for part in _batches(data.images, batch_size))
     if len(model.layers) > 1:
         _, program = compile_program(chosen, model.prefix(len(model.layers) - 2), parameters)
-        parts = [program.predict(part) for part in _batches(images, batch_size)]
+        parts = [program.predict(part) for part in batches]
     else:
-        parts = list(_batches(images, batch_size))  # the model is Softmax alone: its input is the scores
+        parts = list(batches)  # the model is Softmax alone: its input is the scores
     scores = np.concatenate(parts) if parts else np.empty((0, classes))
     losses = cross_entropy(scores, data.labels)
     confusion = confusion_matrix(data.labels, predicted_classes(scores), classes)
@@ -207,8 +207,3 @@ def check_fits(model: Model, data: Dataset) -> None:
 def _batches(images: Images, batch_size: int) -> Iterator[Images]:
     for start in range(0, len(images), batch_size):
         yield images[start : start + batch_size]
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise OptionError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from cnnkit.arrays import whole_number
 from cnnkit.errors import OptionError
 from cnnkit.metrics import Metrics
 from cnnkit.model import Model
@@ -73,8 +74,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise OptionError(f"EarlyStopping: patience is {self.patience!r}; expected a whole number of at least 1.")
+        object.__setattr__(self, "patience", whole_number("EarlyStopping: patience", self.patience))
         if not 0 <= self.min_delta < math.inf:
             raise OptionError(f"EarlyStopping: min_delta is {self.min_delta!r}; expected a number of at least 0.")
         object.__setattr__(self, "min_delta", float(self.min_delta))  # a run is written down as JSON

@@ -53,6 +53,11 @@ def _draw(spec: ParameterSpec, seed: int) -> Array:
             return generator.normal(0, math.sqrt(2 / spec.fan_in), spec.shape)
 
 
+def own_parameters(plan: Plan, parameters: Parameters) -> dict[str, Array]:
+    """Those of `parameters` that `plan` has: of a whole model's, what one of its prefixes takes."""
+    return {spec.name: parameters[spec.name] for spec in plan.parameters if spec.name in parameters}
+
+
 def check_parameters(plan: Plan, parameters: Parameters) -> None:
     """Raise `DataError` unless `parameters` has exactly the names, shapes and floating dtypes that `plan` asks for."""
     wanted = {spec.name: spec.shape for spec in plan.parameters}

@@ -112,9 +112,8 @@ class TrainingRun:
                     f"the folder {self.out} cannot be made: {error.strerror}. Choose another one for the run."
                 ) from error
         if self.out is not None:
-            _ = (
-                self.settings
-            )  # what cannot be written down, such as an optimizer of one's own, is refused before training
+            # Worked out now, since what cannot be written down (an optimizer of one's own) is refused before training.
+            _ = self.settings
             remove_leftovers(self.out)
         if state is None:
             state = self._beginning()
@@ -148,7 +147,7 @@ class TrainingRun:
             "initial": _digest_of(self._beginning()) if self.initial is not None else None,
             "early_stopping": asdict(self.early_stopping) if self.early_stopping else None,
             "train": _fingerprint(self.train),
-            "validation": _fingerprint(self.validation) if self.validation else None,
+            "validation": _fingerprint(self.validation) if self.validation is not None else None,
         }
 
     def _resumed(self) -> TrainingState | None:
@@ -278,7 +277,7 @@ class TrainingRun:
         begin = time.perf_counter()
         wanted = self.train_metrics or self._monitors("train")
         train = self._measure(state, self.train, "training set") if wanted else None
-        validation = self._measure(state, self.validation, "validation set") if self.validation else None
+        validation = self._measure(state, self.validation, "validation set") if self.validation is not None else None
         return state, {"train": train, "validation": validation}, time.perf_counter() - begin
 
     def _judged(
@@ -310,7 +309,7 @@ class TrainingRun:
 
     def _monitor(self) -> str:
         assert self.early_stopping is not None  # noqa: S101 - asked only where there is one
-        return self.early_stopping.monitor or ("validation.loss" if self.validation else "train.loss")
+        return self.early_stopping.monitor or ("validation.loss" if self.validation is not None else "train.loss")
 
     def _is_best(self, measured: Mapping[str, Mapping[str, float] | None], state: TrainingState) -> bool:
         if self.early_stopping is None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cnnkit.arrays import Parameters
+from cnnkit.arrays import Parameters, whole_number
 from cnnkit.datasets import Dataset
 from cnnkit.errors import DataError, OptionError
 from cnnkit.evaluation import (
@@ -130,8 +130,7 @@ def iter_fit(
     chosen = choose_backend(backend, device, precision, options)
     precision = precision_of(chosen, precision)  # type: ignore[assignment] # a backend made by name has one of the two
     optimizer = optimizer or Adam(learning_rate=1e-3)
-    _check_whole("batch_size", batch_size)
-    _check_whole("epochs", epochs)
+    batch_size, epochs = whole_number("batch_size", batch_size), whole_number("epochs", epochs)
     seed = operator.index(seed) if isinstance(seed, np.integer) else seed  # a run is written down as JSON
     if isinstance(checkpoint_seconds, bool) or not isinstance(checkpoint_seconds, Real):
         raise OptionError(f"checkpoint_seconds is {checkpoint_seconds!r}; expected a number of seconds, such as 30.")
@@ -180,11 +179,6 @@ def _require_kind(name: str, value: object, kind: type, example: str) -> None:
 
 def _in_precision(data: Dataset, precision: str) -> Dataset:
     return Dataset(as_precision(data.images, precision), data.labels, data.class_names)
-
-
-def _check_whole(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise OptionError(f"{name} is {value!r}; expected a whole number of at least 1.")
 
 
 def _warn_of_raw_pixels(plan: Plan, data: Dataset) -> None:

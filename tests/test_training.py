@@ -566,7 +566,15 @@ def test_a_beginning_that_does_not_fit_is_refused():
 
 def test_numpy_scalars_as_settings_can_be_written_down(tmp_path):
     stopping = EarlyStopping(min_delta=np.float32(0.5))
-    run = fit(MODEL, data_of(24), 0.25, seed=np.int64(4), early_stopping=stopping, out=tmp_path / "run")
+    run = fit(
+        MODEL,
+        data_of(24),
+        0.25,
+        batch_size=np.int64(8),
+        seed=np.int64(4),
+        early_stopping=stopping,
+        out=tmp_path / "run",
+    )
     assert run.state.seed == 4
     with pytest.raises(OptionError, match="checkpoint_seconds is None; expected a number of seconds"):
         fit(MODEL, data_of(24), checkpoint_seconds=None)

@@ -15,9 +15,10 @@ from rich.text import Text
 
 import cnnkit
 from cnnkit import plugins
+from cnnkit._hooks import causes
 from cnnkit.cli import common
 from cnnkit.datasets import Dataset, load_dataset
-from cnnkit.errors import CnnkitError
+from cnnkit.errors import CnnkitError, DataError
 from cnnkit.model import Conv2D, Dense, Flatten, MaxPool2D, Model, Softmax
 from cnnkit.optimizers import SGD
 from cnnkit.presets import load_preset, preset_names
@@ -110,7 +111,7 @@ def doctor(
         except Exception as failure:  # noqa: BLE001 - whatever a backend raises is what the user has asked for
             said = str(failure) if isinstance(failure, CnnkitError) else repr(failure)
             error, report["trial"] = failure, f"failed: {said}"
-            report["root_cause"] = repr(_root(failure))
+            report["root_cause"] = repr(causes(failure)[-1])
     good = status.ready and error is None
     if json_:
         common.print_json({**report, "ok": good})
@@ -141,12 +142,6 @@ def _print_report(report: dict[str, Any], error: BaseException | None) -> None:
         common.console.print("".join(traceback.format_exception(error)), soft_wrap=True)
 
 
-def _root(error: BaseException) -> BaseException:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
-
-
 def _trial(name: str, device: str | None, precision: str, options: dict[str, Any]) -> str:
     """Create the backend and take one training step with every kind of layer that has numbers of its own."""
     backend = plugins.get_backend(name, device, precision, **options)
@@ -171,6 +166,10 @@ def data_show(
 ) -> None:
     """Show a data set: sizes, images a class, and one image of each."""
     train, test = load_dataset(dataset, data_dir, limit=limit, image_size=image_size)
+    if len(train) == 0:
+        raise DataError(
+            f"the train part of {dataset} has 0 images, so there is nothing to show. Give data with images."
+        )
     names = tuple(train.class_names or ()) or tuple(str(index) for index in range(train.classes))
     counts = {part: np.bincount(data.labels, minlength=len(names)) for part, data in (("train", train), ("test", test))}
     if json_:

@@ -316,3 +316,11 @@ def test_the_installed_command_ends_with_these_codes(arguments, code):
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+def test_a_training_part_without_images_is_nothing_to_show(cnnkit, tmp_path):
+    images, labels = np.zeros((0, 4, 4, 1), np.uint8), np.zeros(0, np.int64)
+    np.savez(tmp_path / "e.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    done = cnnkit("data", "show", tmp_path / "e.npz")
+    assert done.code == 1
+    assert "has 0 images, so there is nothing to show. Give data with images." in done.err
