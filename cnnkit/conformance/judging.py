@@ -1,0 +1,80 @@
+"""One case, one backend, one verdict."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from cnnkit.backend import Backend
+from cnnkit.conformance.case import Case
+from cnnkit.conformance.measure import Mismatch
+from cnnkit.conformance.question import Question
+from cnnkit.conformance.subject import Refusal, Stage, Subject
+from cnnkit.plan import Plan
+from cnnkit.plugins import Unsupported
+
+Outcome: TypeAlias = Literal["passed", "failed", "refused"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a case found out about a backend.
+
+    `refused` is a refusal that was declared beforehand; one that was not is a failure at the stage `refuse`. `units` is
+    the worst error that was measured, None where nothing was. `error` names the class of the exception behind a
+    failure that is none of the suite's own.
+    """
+
+    outcome: Outcome
+    seconds: float
+    units: float | None = None
+    stage: Stage | None = None
+    message: str = ""
+    error: str = ""
+    traceback: str = field(default="", repr=False)
+    question: Question | None = field(default=None, repr=False)
+
+
+def judge(
+    case: Case,
+    backend: Backend,
+    precision: str = "float32",
+    refuses: Callable[[Plan], Sequence[Unsupported]] | None = None,
+) -> Verdict:
+    """Try `case` on `backend`, whose programs are of `precision`. Nothing that the backend raises gets past this."""
+    subject = Subject(backend, precision, refuses)
+    begin = time.perf_counter()
+    try:
+        case.body(subject)
+    except Refusal as refusal:
+        seconds = time.perf_counter() - begin
+        if refusal.declared:
+            return Verdict("refused", seconds, stage="refuse", message=str(refusal))
+        message = f"{refusal}. Neither cnnkit_supports nor the ledger said so beforehand"
+        return Verdict("failed", seconds, stage="refuse", message=message, error="UnsupportedModel")
+    except Mismatch as mismatch:
+        seconds = time.perf_counter() - begin
+        return Verdict(
+            "failed",
+            seconds,
+            mismatch.units if mismatch.units is not None else subject.worst,
+            "compare",
+            str(mismatch),
+            traceback=traceback.format_exc() if mismatch.__cause__ else "",
+            question=subject.question,
+        )
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an engine raises is the finding
+        return Verdict(
+            "failed",
+            time.perf_counter() - begin,
+            subject.worst,
+            subject.stage,
+            f"{type(error).__name__}: {error}",
+            type(error).__name__,
+            traceback.format_exc(),
+            subject.question,
+        )
+    return Verdict("passed", time.perf_counter() - begin, subject.worst)
