@@ -153,7 +153,7 @@ def _in_half(images: Float32, kernel: Float32) -> Float32:
 
 RIGHT: Mapping[str, Convolution] = {
     "one matrix product": by_blas,
-    "one product after the other": one_by_one,
+    "products one by one": one_by_one,
     "Winograd F(2, 3)": winograd(2),
     "Winograd F(4, 3)": winograd(4),
     "Winograd F(6, 3)": winograd(6),
@@ -161,8 +161,8 @@ RIGHT: Mapping[str, Convolution] = {
 }
 WRONG: Mapping[str, Convolution] = {
     "results x 1.0005": lambda images, kernel: by_blas(images, kernel) * np.float32(1.0005),
-    "TF32: inputs of 10 bits": lambda images, kernel: by_blas(_mantissa(images, 10), _mantissa(kernel, 10)),
-    "bfloat16: inputs of 7 bits": lambda images, kernel: by_blas(_mantissa(images, 7), _mantissa(kernel, 7)),
+    "TF32 inputs": lambda images, kernel: by_blas(_mantissa(images, 10), _mantissa(kernel, 10)),
+    "bfloat16 inputs": lambda images, kernel: by_blas(_mantissa(images, 7), _mantissa(kernel, 7)),
     "float16 throughout": _in_half,
     "one tap left out": lambda images, kernel: by_blas(images, kernel * (np.arange(9).reshape(3, 3, 1, 1) != 5)),
 }
@@ -196,22 +196,26 @@ def measure(convolve: Convolution, kind: str, repeats: int = 3) -> tuple[float, 
     return min(worst), max(worst)
 
 
+def _short(units: float) -> str:
+    return f"{units:,.0f}" if units < 1e6 else f"{units / 1e6:.0f}M"
+
+
 def main() -> None:
     """Print the table."""
     table = Table(
-        title=f"Worst error in units: of right programs at any size, of wrong ones by size. The threshold is {THRESHOLD:g}",
+        title=f"Worst errors in units; the threshold is {THRESHOLD:g}",
         box=None,
         title_justify="left",
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for kind in KINDS:
-        table.add_column(kind, justify="right")
+        table.add_column(kind, justify="right", no_wrap=True)
     for name, convolve in RIGHT.items():
         table.add_row(name, *(f"{measure(convolve, kind)[1]:.1f}" for kind in KINDS))
     table.add_section()
     for name, convolve in WRONG.items():
         ranges = [measure(convolve, kind) for kind in KINDS]
-        table.add_row(name, *(f"{least:,.0f} to {most:,.0f}" for least, most in ranges))
+        table.add_row(name, *(f"{_short(least)}-{_short(most)}" for least, most in ranges))
     Console().print(table)
 
 
