@@ -91,17 +91,20 @@ def test_the_gradient_at_every_layer_is_the_way_to_the_parameters():
 
 
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((2, 1), (0, 3))])
-def test_a_convolution_is_the_correlation_of_signal_processing(padding):
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 3)])
+def test_a_convolution_is_the_correlation_of_signal_processing(padding, strides, dilation):
     rng = np.random.default_rng(0)
-    image, kernel = rng.normal(size=(7, 6, 2)), rng.normal(size=(3, 2, 2, 2))
-    model = Model(
-        input_shape=(7, 6, 2), layers=[Conv2D(filters=2, kernel_size=(3, 2), padding=padding, use_bias=False)]
-    )
-    answer = forward(model.plan(), numbers({"0.kernel": kernel}), Numbers.exact(image[None])).outputs[-1].value[0]
+    image, kernel = rng.normal(size=(9, 8, 2)), rng.normal(size=(3, 2, 2, 2))
+    layer = Conv2D(filters=2, kernel_size=(3, 2), padding=padding, strides=strides, dilation=dilation, use_bias=False)
+    plan = Model(input_shape=(9, 8, 2), layers=[layer]).plan()
+    answer = forward(plan, numbers({"0.kernel": kernel}), Numbers.exact(image[None])).outputs[-1].value[0]
     padded = np.pad(image, (*padding, (0, 0)))
+    holed = np.zeros((2 * dilation[0] + 1, dilation[1] + 1, 2, 2))
+    holed[:: dilation[0], :: dilation[1]] = kernel
     for filter_ in range(2):
-        right = sum(correlate2d(padded[..., c], kernel[..., c, filter_], mode="valid") for c in range(2))
-        assert answer[..., filter_] == pytest.approx(right)
+        right = sum(correlate2d(padded[..., c], holed[..., c, filter_], mode="valid") for c in range(2))
+        assert answer[..., filter_] == pytest.approx(right[:: strides[0], :: strides[1]])
 
 
 @pytest.mark.parametrize(
@@ -136,8 +139,9 @@ def test_an_infinite_loser_does_not_blur_the_winner_of_a_window():
     assert np.isfinite(output.scale).all()
 
 
-def test_a_drawn_question_keeps_the_decisions_of_relu_and_pooling_far_from_falling_otherwise():
-    layers = [Conv2D(filters=3, kernel_size=3, activation="relu"), MaxPool2D(), Flatten(), Dense(units=3), Softmax()]
+@pytest.mark.parametrize("decider", [ReLU(), MaxPool2D()], ids=["relu", "max pool"])
+def test_a_drawn_question_keeps_the_decisions_far_from_falling_otherwise(decider):
+    layers = [Conv2D(filters=3, kernel_size=3), decider, Flatten(), Dense(units=3), Softmax()]
     question = draw(layers, (8, 8, 1), precision="float32", ask="gradients")
     assert 4 * 128 * 2**-24 < expected_answer(question).margin < 0.1
 
