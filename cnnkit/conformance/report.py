@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from cnnkit.conformance.case import Level
+from cnnkit.conformance.case import LEVELS, Level
 from cnnkit.conformance.features import ESSENTIAL
 from cnnkit.conformance.subject import Stage
 
@@ -20,11 +21,26 @@ ResultOutcome: TypeAlias = Literal["passed", "failed", "refused", "deviates", "n
 OUTCOMES: tuple[ResultOutcome, ...] = ("passed", "failed", "refused", "deviates", "not-run")
 
 LEAST_SHARE = 0.5
-"""Of the cases in the first precision, at least this share must pass, or too little ran."""
+"""Of the cases of a level in a precision, at least this share must pass, or too little ran."""
+
+
+def _writable(text: str) -> str:
+    """What an engine says, with halves of surrogate pairs spelt out: no file could hold them."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+Said: TypeAlias = Annotated[str, AfterValidator(_writable)]
+
+Units: TypeAlias = Annotated[
+    float,
+    Field(ge=0),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"const": "Infinity"}]}),
+]
+"""Infinite where an answer is NaN or infinite and should not be. JSON has no such number: there it is "Infinity"."""
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class CaseResult(_Record):
@@ -37,16 +53,17 @@ class CaseResult(_Record):
     features: tuple[str, ...] = Field(description="What the case asks of a backend, in alphabetical order")
     outcome: ResultOutcome
     stage: Stage | None = Field(None, description="Where it failed or was refused")
-    message: str = ""
-    error: str = Field("", description="The class of the exception behind a failure, if there is one")
-    units: float | None = Field(
+    message: Said = ""
+    error: Said = Field("", description="The class of the exception behind a failure, if there is one")
+    units: Units | None = Field(
         None, description="The worst error in units of u * sum|w||x|; null if none was measured"
     )
     seconds: float = 0.0
-    traceback: str = ""
-    repro: str | None = Field(None, description="The file that `cnnkit repro` replays")
-    reason: str = Field("", description="Why it may deviate: the ledger's words")
-    issue: str = ""
+    traceback: Said = ""
+    repro: Said | None = Field(None, description="The file that `cnnkit repro` replays")
+    reason: Said = Field("", description="Why it may deviate: the ledger's words")
+    issue: str = Field("", description="Where the deviation is followed up: the ledger's words")
+    expires: date | None = Field(None, description="The last day on which it may deviate")
 
     @property
     def name(self) -> str:
@@ -75,6 +92,18 @@ class Report(_Record):
     cases: tuple[CaseResult, ...]
     verdict: Literal["green", "red"]
     reasons: tuple[str, ...] = Field((), description="Why it is red, one sentence each")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_are_no_field(cls, data: Any) -> Any:
+        """A written report has its counts in it too. They must be those of its cases."""
+        if not isinstance(data, Mapping) or "counts" not in data:
+            return data
+        cases = data.get("cases", ())
+        found = Counter(case.get("outcome") for case in cases if isinstance(case, Mapping))
+        if data["counts"] != {outcome: found[outcome] for outcome in OUTCOMES}:
+            raise ValueError(f"counts is {data['counts']}, which is not what became of the cases")
+        return {key: value for key, value in data.items() if key != "counts"}
 
     @property
     def green(self) -> bool:
@@ -114,16 +143,39 @@ def reasons_for_red(cases: Sequence[CaseResult], ledger_problems: Sequence[str],
     left_out = [case for case in cases if case.outcome == "not-run"]
     if left_out and not partial:
         reasons.append(f"{len(left_out)} of {len(cases)} cases did not run.")
-    first = [case for case in cases if case.precision == cases[0].precision] if cases else []
-    tried = [case for case in first if case.outcome != "not-run"] if partial else first
-    passed = [case for case in first if case.outcome == "passed"]
-    if len(passed) < LEAST_SHARE * len(tried) or not passed:
-        reasons.append(
-            f"Too little ran: {len(passed)} of {len(tried)} cases passed in {first[0].precision if first else 'all'}; "
-            f"at least {LEAST_SHARE:.0%} must."
-        )
-    shown = {feature for case in passed for feature in case.features}
+    passed = [case for case in cases if case.outcome == "passed"]
+    too_few = [
+        f"{done} of {len(group)} {level} cases passed in {precision}"
+        for precision, level, group in _claims(cases, partial=partial)
+        if (done := sum(case.outcome == "passed" for case in group)) < LEAST_SHARE * len(group) or not done
+    ]
+    if too_few or not passed:
+        said = ", ".join(too_few) or "no case passed"
+        reasons.append(f"Too little ran: {said}; at least {LEAST_SHARE:.0%} must.")
+    in_first = [case for case in passed if case.precision == cases[0].precision]
+    shown = {feature for case in in_first for feature in case.features}
     missing = [feature for feature in ESSENTIAL if feature not in shown]
     if missing and passed:
         reasons.append(f"Too little ran: no case passed that needs {', '.join(missing)}.")
+    if passed and _trains(cases) and not _trains(in_first):
+        reasons.append("Too little ran: no case passed that trains.")
     return reasons
+
+
+def _claims(cases: Sequence[CaseResult], *, partial: bool) -> Iterator[tuple[str, Level, list[CaseResult]]]:
+    """The cases of each level in each precision, those left out of a `partial` run apart.
+
+    A precision after the first that is refused as a whole is not claimed.
+    """
+    for precision in dict.fromkeys(case.precision for case in cases):
+        tried = [case for case in cases if case.precision == precision and not (partial and case.outcome == "not-run")]
+        if precision != cases[0].precision and all(case.outcome in ("refused", "not-run") for case in tried):
+            continue
+        for level in LEVELS:
+            group = [case for case in tried if case.level == level]
+            if group:
+                yield precision, level, group
+
+
+def _trains(cases: Sequence[CaseResult]) -> bool:
+    return any(case.level == "training" for case in cases)
