@@ -118,8 +118,19 @@ class Optimizer(ABC):
         """The arrays kept for each parameter, zero at first, in the order in which `update` takes and returns them."""
 
     @abstractmethod
+    def coefficients(self, step: int) -> tuple[float, ...]:
+        """What in the formula depends on the step, counted from 0: always as many numbers, worked out on the host."""
+
+    @abstractmethod
+    def apply(self, p: A, g: A, slots: Sequence[A], coefficients: Sequence[Any]) -> tuple[A, tuple[A, ...]]:
+        """One step for one array: the new parameter and the new slots. `g` may be overwritten.
+
+        `coefficients` are floats, or scalars of an engine that compiles this arithmetic once for all steps.
+        """
+
     def update(self, p: A, g: A, slots: Sequence[A], step: int) -> tuple[A, tuple[A, ...]]:
-        """One step for one array, `step` counted from 0: the new parameter and the new slots. `g` may be overwritten."""
+        """`apply` with the `coefficients` of `step`, counted from 0."""
+        return self.apply(p, g, slots, self.coefficients(step))
 
     def clip_factor(self, sum_of_squares: float) -> float:
         """What every gradient is multiplied by, given the sum of squares over all of them; 1.0 without a limit."""
@@ -171,9 +182,13 @@ class SGD(Optimizer):
         """`velocity`, when there is momentum."""
         return ("velocity",) if self.momentum else ()
 
-    def update(self, p: A, g: A, slots: Sequence[A], step: int) -> tuple[A, tuple[A, ...]]:
+    def coefficients(self, step: int) -> tuple[float]:
+        """The learning rate."""
+        return (rate_at(self.learning_rate, step),)
+
+    def apply(self, p: A, g: A, slots: Sequence[A], coefficients: Sequence[Any]) -> tuple[A, tuple[A, ...]]:
         """The formula of the class."""
-        rate = rate_at(self.learning_rate, step)
+        (rate,) = coefficients
         if self.weight_decay:
             g += self.weight_decay * p
         if not self.momentum:
@@ -216,9 +231,13 @@ class Adam(Optimizer):
         """`m` and `v`, the moving averages of the gradient and of its square."""
         return ("m", "v")
 
-    def update(self, p: A, g: A, slots: Sequence[A], step: int) -> tuple[A, tuple[A, ...]]:
+    def coefficients(self, step: int) -> tuple[float, float]:
+        """The learning rate over the correction of m, and the correction of v."""
+        return _adam_coefficients(self, step)
+
+    def apply(self, p: A, g: A, slots: Sequence[A], coefficients: Sequence[Any]) -> tuple[A, tuple[A, ...]]:
         """The formula of the class."""
-        return _adam_update(self, p, g, slots, step)
+        return _adam(self, p, g, slots, coefficients)
 
 
 @dataclass(frozen=True)
@@ -251,10 +270,15 @@ class AdamW(Optimizer):
         """`m` and `v`, the moving averages of the gradient and of its square."""
         return ("m", "v")
 
-    def update(self, p: A, g: A, slots: Sequence[A], step: int) -> tuple[A, tuple[A, ...]]:
+    def coefficients(self, step: int) -> tuple[float, float, float]:
+        """What decay leaves of the parameter; then those of Adam."""
+        return 1.0 - rate_at(self.learning_rate, step) * self.weight_decay, *_adam_coefficients(self, step)
+
+    def apply(self, p: A, g: A, slots: Sequence[A], coefficients: Sequence[Any]) -> tuple[A, tuple[A, ...]]:
         """The formula of the class."""
-        p *= 1.0 - rate_at(self.learning_rate, step) * self.weight_decay
-        return _adam_update(self, p, g, slots, step)
+        kept, *of_adam = coefficients
+        p *= kept
+        return _adam(self, p, g, slots, of_adam)
 
 
 def _check_adam(optimizer: Adam | AdamW) -> None:
@@ -263,16 +287,23 @@ def _check_adam(optimizer: Adam | AdamW) -> None:
     _require(optimizer, "epsilon", above=0.0)
 
 
-def _adam_update(optimizer: Adam | AdamW, p: A, g: A, slots: Sequence[A], step: int) -> tuple[A, tuple[A, ...]]:
+def _adam_coefficients(optimizer: Adam | AdamW, step: int) -> tuple[float, float]:
+    t = step + 1
+    return rate_at(optimizer.learning_rate, step) / (1.0 - optimizer.beta_1**t), 1.0 - optimizer.beta_2**t
+
+
+def _adam(
+    optimizer: Adam | AdamW, p: A, g: A, slots: Sequence[A], coefficients: Sequence[Any]
+) -> tuple[A, tuple[A, ...]]:
     m, v = slots
-    rate, t = rate_at(optimizer.learning_rate, step), step + 1
+    rate, correction = coefficients
     m *= optimizer.beta_1
     m += (1.0 - optimizer.beta_1) * g
     v *= optimizer.beta_2
     v += (1.0 - optimizer.beta_2) * (g * g)
-    root = (v / (1.0 - optimizer.beta_2**t)) ** 0.5
+    root = (v / correction) ** 0.5
     root += optimizer.epsilon
-    p -= m * (rate / (1.0 - optimizer.beta_1**t)) / root
+    p -= m * rate / root
     return p, (m, v)
 
 

@@ -193,6 +193,19 @@ def test_an_array_keeps_its_type_and_is_changed_in_place(optimizer, dtype):
 
 
 @pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
+def test_all_that_a_step_changes_in_a_rule_is_in_its_coefficients(optimizer):
+    """So that an engine may compile the rule once: as many numbers at every step, of any type that multiplies."""
+    assert len({len(optimizer.coefficients(step)) for step in (0, 1, 5, 1000)}) == 1
+    for step in (0, 7):
+        coefficients = [np.float64(number) for number in optimizer.coefficients(step)]
+        slots = [np.full(3, 0.5) for _ in optimizer.slot_names]
+        applied, kept = optimizer.apply(np.ones(3), np.full(3, 0.2), [slot.copy() for slot in slots], coefficients)
+        updated, others = optimizer.update(np.ones(3), np.full(3, 0.2), slots, step)
+        np.testing.assert_array_equal(applied, updated)
+        np.testing.assert_array_equal(kept, others)
+
+
+@pytest.mark.parametrize("optimizer", EVERY_OPTIMIZER)
 def test_nan_in_a_gradient_reaches_the_parameter_and_only_its_own(optimizer):
     p, slots = np.ones(2), tuple(np.zeros(2) for _ in optimizer.slot_names)
     p, _ = optimizer.update(p, np.array([math.nan, 1.0]), slots, 0)

@@ -222,7 +222,10 @@ class Dawdling(Optimizer):
     halfway: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
-    def update(self, p, g, _slots, _step):
+    def coefficients(self, _step):
+        return ()
+
+    def apply(self, p, g, _slots, _coefficients):
         p -= 0.05 * g
         self.halfway.set()
         assert self.go_on.wait(5)
