@@ -1,0 +1,130 @@
+"""Which cases are run, in which order, and what stands in the report before and after."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, NoReturn, TypeAlias
+
+from cnnkit.arrays import Parameters, dtype_of
+from cnnkit.backend import Backend
+from cnnkit.conformance.case import LEVELS, Case, Level
+from cnnkit.conformance.report import CaseResult
+from cnnkit.errors import OptionError
+from cnnkit.optimizers import Optimizer
+from cnnkit.plan import Plan
+from cnnkit.state import TrainingState
+
+PRECISIONS = ("float32", "float64")
+
+Pair: TypeAlias = tuple[Case, str]
+"""A case and the precision that it is tried in."""
+
+
+def suite_cases(explore: int = 0, seed: int = 0) -> tuple[Case, ...]:
+    """All cases of the suite, and `explore` random models drawn from `seed`."""
+    from cnnkit.conformance.cases import all_cases
+
+    if not explore:
+        return all_cases()
+    from cnnkit.conformance.explore import explored_cases
+
+    return (*all_cases(), *explored_cases(explore, seed))
+
+
+def pairs(cases: Iterable[Case], level: Level, precisions: Sequence[str]) -> list[Pair]:
+    """What a run at `level` consists of: one precision after the other, each in the order of the suite."""
+    levels = LEVELS[: LEVELS.index(level) + 1]
+    cases = [case for case in cases if case.level in levels]
+    return [(case, precision) for precision in precisions for case in cases if precision in case.precisions]
+
+
+def selected(found: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
+    """Those of `found` whose id matches one of the glob `patterns`. `OptionError` for a pattern that matches none."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(case.id, pattern) for case, _ in found):
+            raise OptionError(
+                f"no case is called '{pattern}' at this level; expected an id, or a pattern such as 'conv2d.*'."
+            )
+    return [pair for pair in found if any(fnmatch.fnmatchcase(pair[0].id, pattern) for pattern in patterns)]
+
+
+def covering_order(found: Sequence[Pair]) -> list[Pair]:
+    """An order in which every feature is tried early, for a run that may end at any moment.
+
+    First, in each precision, the cases that need a feature that none before them needs; then the rest, a case of each
+    area in turn.
+    """
+    first: list[Pair] = []
+    rest: list[Pair] = []
+    seen: set[tuple[str, str]] = set()
+    for case, precision in found:
+        features = {(feature, precision) for feature in case.features}
+        (first if features - seen else rest).append((case, precision))
+        seen |= features
+    areas: dict[tuple[str, str], list[Pair]] = {}
+    for case, precision in rest:
+        areas.setdefault((area_of(case.id), precision), []).append((case, precision))
+    return [*first, *(pair for turn in zip_longest(*areas.values()) for pair in turn if pair is not None)]
+
+
+def area_of(case_id: str) -> str:
+    """What a case is about: the first part of its id, and the second for one that is called after a divergence."""
+    first, _, rest = case_id.partition(".")
+    numbered = first[:1] == "v" and first[1:].isdigit()
+    return rest.partition(".")[0] if numbered and rest else first
+
+
+def untried(pair: Pair) -> CaseResult:
+    """What the report says of a case that was not run."""
+    return tried(pair, {"outcome": "not-run"})
+
+
+def tried(pair: Pair, found: Mapping[str, Any]) -> CaseResult:
+    """What the report says of a case after `found`, the fields of its verdict."""
+    case, precision = pair
+    features = {*case.features, *([f"precision.{precision}"] if precision != "float32" else [])}
+    known = {"id": case.id, "precision": precision, "claim": case.claim, "level": case.level}
+    stage = {"stage": "refuse"} if found.get("error") == "TrainingNotSupported" else {}
+    return CaseResult.model_validate({**known, "features": tuple(sorted(features)), **found, **stage})
+
+
+def load_result(pair: Pair, answer: Mapping[str, Any]) -> CaseResult:
+    """What the report says of a case for which the backend could not be had."""
+    outcome, stage = ("refused", "refuse") if answer.get("refused") else ("failed", "load")
+    found = {"outcome": outcome, "stage": stage, "message": answer["message"], "error": answer.get("error", "")}
+    return tried(pair, found | {"traceback": answer.get("traceback", "")})
+
+
+class Reached(Exception):
+    """Raised by `NoBackend`: whoever compiles has got past every refusal beforehand."""
+
+
+class NoBackend(Backend):
+    """Stands where a backend has to be and must not be used."""
+
+    def compile(self, plan: Plan, parameters: Parameters) -> NoReturn:
+        """Raise `Reached`."""
+        raise Reached(plan, parameters)
+
+    def compile_training(self, plan: Plan, state: TrainingState, optimizer: Optimizer) -> NoReturn:
+        """Raise `Reached`."""
+        raise Reached(plan, state, optimizer)
+
+
+def check_level(level: str | None) -> Level | None:
+    """`level`, or an `OptionError` if there is no such level."""
+    match level:
+        case None | "inference" | "training":
+            return level
+    raise OptionError(f"level is {level!r}; expected one of {', '.join(LEVELS)}.")
+
+
+def check_precisions(precisions: Sequence[str]) -> tuple[str, ...]:
+    """`precisions` without repetitions, or an `OptionError` if there is no such precision, or none."""
+    if isinstance(precisions, str) or not precisions:
+        raise OptionError(f"precisions is {precisions!r}; expected a list with float32, float64 or both.")
+    for precision in precisions:
+        dtype_of(precision)
+    return tuple(dict.fromkeys(precisions))
