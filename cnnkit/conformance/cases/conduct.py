@@ -1,7 +1,797 @@
-"""Cases."""
+"""Cases of conduct: what a program may not do to arrays, to other programs and to itself, whatever it computes."""
 
 from __future__ import annotations
 
-from cnnkit.conformance.case import Case
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
-CASES: list[Case] = []
+import numpy as np
+
+from cnnkit.arrays import Images
+from cnnkit.conformance.case import Case
+from cnnkit.conformance.cases.material import (
+    CONVNET,
+    CONVNET_SHAPE,
+    TANHNET,
+    TANHNET_SHAPE,
+    Body,
+    check_gradients,
+    check_output,
+    check_state,
+    check_steps,
+    copied,
+    copied_state,
+    right_output,
+    start,
+    take_steps,
+    trial,
+)
+from cnnkit.conformance.question import Question, draw_parameters, expected_answer
+from cnnkit.conformance.subject import Subject
+from cnnkit.model import Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Model, ReLU, Rescale, Sigmoid, Softmax, Tanh
+from cnnkit.optimizers import SGD, Adam
+from cnnkit.state import fresh_state
+
+MOMENTUM = SGD(learning_rate=0.3, momentum=0.9)
+
+
+# --------------------------------------------------------------------------------------------- how images lie in memory
+
+
+def _with_gaps(images: Images) -> Images:
+    wide = np.full([2 * size + 1 for size in images.shape], 99, images.dtype)
+    places = tuple(slice(1, None, 2) for _ in images.shape)
+    wide[places] = images
+    return wide[places]
+
+
+def _backwards(images: Images) -> Images:
+    turned = tuple(slice(None, None, -1) for _ in images.shape)
+    return np.ascontiguousarray(images[turned])[turned]
+
+
+def _read_only(images: Images) -> Images:
+    copy = images.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _broadcast(images: Images) -> Images:
+    return np.broadcast_to(images[:1, ..., :1], images.shape)
+
+
+LAYOUTS: dict[str, tuple[str, Callable[[Images], Images]]] = {
+    "fortran": ("in Fortran order", np.asfortranarray),
+    "backwards": ("with negative strides", _backwards),
+    "gaps": ("cut out of a larger array with steps", _with_gaps),
+    "transposed": ("that are a transposed view", lambda images: np.ascontiguousarray(images.T).T),
+    "broadcast": ("with strides of 0", _broadcast),
+    "read-only": ("that are read-only", _read_only),
+    "byte-order": ("in the other byte order", lambda images: images.astype(images.dtype.newbyteorder("S"))),
+    "memory-map": ("in a memory map", lambda images: _read_only(images).view(np.memmap)),
+}
+
+
+def _from_layout(lay: Callable[[Images], Images], *, learn: bool) -> Body:
+    def body(subject: Subject, question: Question) -> None:
+        placed = replace(question, images=lay(question.images))
+        if learn:
+            program = subject.train(question.model, fresh_state(question.parameters, MOMENTUM), MOMENTUM)
+            check_gradients(subject, program, placed)
+        else:
+            check_output(subject, subject.compile(question.model, question.parameters), placed)
+
+    return body
+
+
+LAYOUT_CASES = [
+    case
+    for name, (said, lay) in LAYOUTS.items()
+    for case in (
+        trial(
+            f"v48.images.{name}.predict",
+            f"A program predicts from images {said}",
+            _from_layout(lay, learn=False),
+            batch=3,
+        ),
+        trial(
+            f"v48.images.{name}.bytes",
+            f"A program predicts from uint8 images {said}",
+            _from_layout(lay, learn=False),
+            (Rescale(scale=1 / 255), *CONVNET),
+            CONVNET_SHAPE,
+            images="uint8",
+        ),
+        trial(
+            f"v48.images.{name}.gradients",
+            f"A program learns from images {said}",
+            _from_layout(lay, learn=True),
+            TANHNET,
+            TANHNET_SHAPE,
+            trains=True,
+            batch=3,
+        ),
+    )
+    if not (name == "byte-order" and case.id.endswith("bytes"))
+]
+
+
+# ------------------------------------------------------------------------------------- what was handed over stays as it is
+
+
+def _predicts(subject: Subject, question: Question) -> None:
+    check_output(subject, subject.compile(question.model, question.parameters), question)
+
+
+def _learns(subject: Subject, question: Question) -> None:
+    check_gradients(subject, start(subject, question), question)
+
+
+FIRST_LAYERS: dict[str, tuple[Layer, ...]] = {
+    "flatten": (Flatten(),),
+    "rescale": (Rescale(scale=0.5, offset=0.25),),
+    "relu": (ReLU(),),
+    "tanh": (Tanh(),),
+    "sigmoid": (Sigmoid(),),
+    "dropout": (Dropout(rate=0.5),),
+    "softmax": (Flatten(), Softmax()),
+    "identity": (Rescale(scale=1.0),),
+    "window-of-one": (MaxPool2D(pool_size=1),),
+}
+
+UNTOUCHED_CASES = [
+    trial(
+        f"v48.untouched.{name}",
+        f"{' and '.join(type(layer).__name__ for layer in layers)}, alone, leaves the images as they were and returns an array of its own",
+        _predicts,
+        layers,
+        (3, 4, 2),
+    )
+    for name, layers in FIRST_LAYERS.items()
+] + [
+    trial(
+        f"v48.untouched.{name}.training",
+        f"Training leaves the images as they were where {type(layers[0]).__name__} comes first",
+        _learns,
+        (*layers, Flatten(), Dense(units=3), Softmax()),
+        (3, 4, 2),
+        optimizer=MOMENTUM,
+    )
+    for name, layers in FIRST_LAYERS.items()
+    if name in ("rescale", "relu", "tanh", "sigmoid", "dropout")
+]
+
+
+# ------------------------------------------------------------------------------------------------------------ fresh answers
+
+
+def _fresh_output(subject: Subject, question: Question) -> None:
+    program = subject.compile(question.model, question.parameters)
+    first = program.predict(question.images)
+    kept = first.copy()
+    second = program.predict(question.images)
+    subject.expect(not np.shares_memory(first, second), "two outputs share memory")
+    second.fill(9)
+    subject.same("an output, and itself after a later one was written into,", first, kept)
+    program.predict(question.images[:1])
+    program.predict(-question.images)
+    subject.same("an output, and itself after later predictions,", first, kept)
+    check_output(subject, program, question, "the output after an earlier one was written into")
+
+
+def _fresh_gradients(subject: Subject, question: Question) -> None:
+    assert question.labels is not None  # noqa: S101 - questions that learn have labels
+    program = start(subject, question)
+    _, first = program.gradients(question.images, question.labels)
+    kept = copied(first)
+    _, second = program.gradients(-question.images, question.labels)
+    for name, array in first.items():
+        subject.expect(not np.shares_memory(array, second[name]), f"two gradients of {name} share memory")
+        subject.same(f"the gradient of {name}, and itself after a later one,", array, kept[name])
+        array.fill(9)
+        second[name].fill(9)
+    check_steps(subject, program, question, "after the arrays of gradients were written into: ")
+
+
+def _fresh_state(subject: Subject, question: Question) -> None:
+    program = start(subject, question)
+    before = program.state()
+    kept = copied_state(before)
+    first = take_steps(program, question)
+    subject.same_states("a state, and itself after later steps", before, kept)
+    middle = program.state()
+    kept = copied_state(middle)
+    for arrays in (
+        program.state().parameters,
+        *program.state().slots.values(),
+        before.parameters,
+        *before.slots.values(),
+    ):
+        for array in arrays.values():
+            array.fill(9)
+    subject.same_states("a state, and itself after another was written into", middle, kept)
+    right = expected_answer(question).numbers
+    subject.compare("the losses", np.array(first), right["losses"])
+    check_state(subject, program.state(), right, "after states were written into: ")
+    again = replace(question, parameters=middle.parameters, slots=middle.slots, step=middle.step)
+    check_steps(subject, program, again, "after states were written into: ")
+
+
+FRESH_CASES = [
+    trial("v48.fresh.output", "Each prediction is an array of its own", _fresh_output, batch=3),
+    trial(
+        "v48.fresh.gradients",
+        "Gradients are copies: writing into them changes nothing",
+        _fresh_gradients,
+        optimizer=MOMENTUM,
+    ),
+    trial(
+        "v48.fresh.state",
+        "A state is a copy: later steps do not change it, nor it the program",
+        _fresh_state,
+        optimizer=MOMENTUM,
+        batch_size=1,
+    ),
+]
+
+
+# ------------------------------------------------------------------------------------- copies of what programs begin with
+
+
+def _overwrite(question: Question) -> tuple[Question, Callable[[], None]]:
+    """The question with parameters and slots of its own, and what overwrites and deletes them."""
+    own = copied_state(question.state) if question.optimizer is not None else None
+    parameters = dict(own.parameters) if own is not None else copied(question.parameters)
+    slots = {slot: dict(arrays) for slot, arrays in own.slots.items()} if own is not None else {}
+
+    def overwrite() -> None:
+        for arrays in (parameters, *slots.values()):
+            for array in arrays.values():
+                array.fill(9)
+            arrays.clear()
+
+    return replace(question, parameters=parameters, slots=slots), overwrite
+
+
+def _copies_parameters(subject: Subject, question: Question) -> None:
+    own, overwrite = _overwrite(question)
+    program = subject.compile(own.model, own.parameters)
+    overwrite()
+    check_output(subject, program, question, "the output after the parameters were overwritten")
+
+
+def _copies_parameters_later(subject: Subject, question: Question) -> None:
+    own, overwrite = _overwrite(question)
+    program = subject.compile(own.model, own.parameters)
+    check_output(subject, program, question)
+    overwrite()
+    check_output(subject, program, question, "the output after the parameters were overwritten")
+
+
+def _copies_state(subject: Subject, question: Question) -> None:
+    own, overwrite = _overwrite(question)
+    program = start(subject, own)
+    overwrite()
+    check_output(subject, program, question, "the output after the state was overwritten")
+    check_steps(subject, program, question, "after the state was overwritten: ")
+
+
+def _leaves_state(subject: Subject, question: Question) -> None:
+    state = question.state
+    kept = copied_state(state)
+    assert question.optimizer is not None  # noqa: S101 - the case has one
+    program = subject.train(question.model, state, question.optimizer)
+    take_steps(program, question)
+    subject.same_states("the state that training began with, and itself after it", state, kept)
+
+
+def _another_mapping(subject: Subject, question: Question) -> None:
+    arrays = {name: np.asfortranarray(array) for name, array in reversed(question.parameters.items())}
+    for array in arrays.values():
+        array.flags.writeable = False
+    check_output(subject, subject.compile(question.model, MappingProxyType(arrays)), question)
+
+
+def _another_mapping_of_state(subject: Subject, question: Question) -> None:
+    def other(arrays: Any) -> Any:
+        return MappingProxyType({name: _read_only(array) for name, array in reversed(arrays.items())})
+
+    state = question.state
+    slots = MappingProxyType({slot: other(arrays) for slot, arrays in reversed(state.slots.items())})
+    mapped = replace(state, parameters=other(state.parameters), slots=slots)
+    assert question.optimizer is not None  # noqa: S101 - the case has one
+    check_steps(subject, subject.train(question.model, mapped, question.optimizer), question)
+
+
+def _other_precision(subject: Subject, question: Question) -> None:
+    """Parameters that both precisions hold exactly."""
+    other = np.float64 if subject.precision == "float32" else np.float32
+    rounded = {name: array.astype(np.float32) for name, array in question.parameters.items()}
+    program = subject.compile(question.model, {name: array.astype(other) for name, array in rounded.items()})
+    check_output(subject, program, replace(question, parameters=rounded))
+
+
+COPY_CASES = [
+    trial(
+        "conduct.copy.parameters",
+        "Parameters are copied when they are compiled, not when the program first runs",
+        _copies_parameters,
+    ),
+    trial(
+        "conduct.copy.parameters-later",
+        "Parameters that change after a prediction do not change the program",
+        _copies_parameters_later,
+    ),
+    trial(
+        "conduct.copy.state",
+        "The state is copied when training is compiled",
+        _copies_state,
+        optimizer=Adam(learning_rate=0.1),
+        batch_size=1,
+    ),
+    trial(
+        "conduct.copy.state-left-alone",
+        "Training does not write into the state that it began with",
+        _leaves_state,
+        optimizer=MOMENTUM,
+        batch_size=1,
+    ),
+    trial(
+        "conduct.parameters.mapping",
+        "Parameters may come in any mapping, order of names and memory layout",
+        _another_mapping,
+    ),
+    trial(
+        "conduct.state.mapping",
+        "A state may come in any mapping, order of names and memory layout",
+        _another_mapping_of_state,
+        optimizer=Adam(learning_rate=0.1),
+    ),
+    trial("conduct.parameters.precision", "Parameters of the other precision are converted", _other_precision),
+]
+
+
+# ------------------------------------------------------------------------------------------------------ the same again
+
+
+def _equal_predictions(subject: Subject, question: Question) -> None:
+    program = subject.compile(question.model, question.parameters)
+    first = program.predict(question.images)
+    subject.same("two predictions in a row", program.predict(question.images), first)
+    program.predict(-question.images[:1])
+    subject.same("a prediction, and itself after one of another batch,", program.predict(question.images), first)
+
+
+def _equal_gradients(subject: Subject, question: Question) -> None:
+    assert question.labels is not None  # noqa: S101 - questions that learn have labels
+    program = start(subject, question)
+    before = program.state()
+    loss, first = program.gradients(question.images, question.labels)
+    program.gradients(-question.images[:1], question.labels[:1])
+    for _ in range(3):
+        again, found = program.gradients(question.images, question.labels)
+        subject.same("the losses of two calls of gradients", again, loss)
+        for name, array in found.items():
+            subject.same(f"the gradients of {name} of two calls", array, first[name])
+    subject.same_states("the states before and after gradients", program.state(), before)
+
+
+def _predicting_changes_nothing(subject: Subject, question: Question) -> None:
+    program = start(subject, question)
+    before = program.state()
+    first = program.predict(question.images)
+    subject.same("two predictions in a row", program.predict(question.images), first)
+    subject.same_states("the states before and after predict", program.state(), before)
+    check_steps(subject, program, question, "after predictions: ")
+
+
+def _predicts_between_steps(subject: Subject, question: Question) -> None:
+    assert question.labels is not None  # noqa: S101 - questions that learn have labels
+    program = start(subject, question)
+    check_output(subject, program, question, "the output before the first step")
+    for rows in question.batches():
+        program.step(question.images[rows], question.labels[rows])
+        now = replace(question, parameters=program.state().parameters)
+        check_output(subject, program, now, "the output after a step")
+    right = expected_answer(question).numbers
+    check_state(subject, program.state(), right, "with predictions between the steps: ")
+
+
+AGAIN_CASES = [
+    trial(
+        "conduct.twice.predict", "The same images give the same output, to the last bit", _equal_predictions, batch=5
+    ),
+    trial(
+        "v35.conduct.twice.gradients",
+        "The same batch gives the same gradients, to the last bit, and changes nothing",
+        _equal_gradients,
+        ask="gradients",
+        optimizer=MOMENTUM,
+        layers=CONVNET,
+        input_shape=CONVNET_SHAPE,
+        batch=5,
+    ),
+    trial(
+        "v07.conduct.twice.overlapping-windows",
+        "Gradients of overlapping windows of max pooling are added up in a fixed order",
+        _equal_gradients,
+        (Conv2D(filters=4, kernel_size=1), MaxPool2D(pool_size=3, strides=1), Flatten(), Dense(units=3), Softmax()),
+        (7, 8, 2),
+        ask="gradients",
+        optimizer=MOMENTUM,
+    ),
+    trial(
+        "v43.predict.changes-nothing",
+        "Predicting twice gives the same and leaves the state, dropout's masks included, as it was",
+        _predicting_changes_nothing,
+        (Dense(units=6, activation="tanh"), Dropout(rate=0.4), Dense(units=4), Softmax()),
+        (5,),
+        optimizer=MOMENTUM,
+        batch=4,
+        batch_size=2,
+    ),
+    trial(
+        "conduct.predict.between-steps",
+        "Predictions between steps see the parameters of the moment",
+        _predicts_between_steps,
+        optimizer=Adam(learning_rate=0.1),
+        batch_size=1,
+    ),
+]
+
+
+# ----------------------------------------------------------------------------------------- programs that know of each other
+
+
+def _others(question: Question, attempt: int = 1000) -> Question:
+    """The same question with other parameters and images."""
+    rng = np.random.default_rng(attempt)
+    parameters = draw_parameters(question.model, rng, question.precision)
+    return replace(question, parameters=parameters, images=-question.images)
+
+
+def _two_programs(subject: Subject, question: Question) -> None:
+    one, other = question, _others(question)
+    first = subject.compile(one.model, one.parameters)
+    check_output(subject, first, one, "the output of the first program")
+    second = subject.compile(Model.from_dict(other.model.to_dict()), other.parameters)
+    check_output(subject, second, other, "the output of a second program with other parameters")
+    check_output(subject, first, one, "the output of the first program after the second was made")
+    check_output(subject, second, replace(other, images=one.images), "the output of the second program")
+
+
+def _parameters_changed_in_place(subject: Subject, question: Question) -> None:
+    parameters = copied(question.parameters)
+    first = subject.compile(question.model, parameters)
+    check_output(subject, first, question)
+    other = _others(question)
+    for name, array in parameters.items():
+        array[...] = other.parameters[name]
+    second = subject.compile(question.model, parameters)
+    check_output(subject, second, other, "the output of a program made from the same arrays with new numbers")
+    check_output(subject, first, question, "the output of the program made before")
+
+
+def _two_plans(subject: Subject, question: Question) -> None:
+    """Parameters of the same names and shapes, which these models do not use alike."""
+    layers = list(question.model.layers)
+    convolution = layers[0]
+    assert isinstance(convolution, Conv2D)  # noqa: S101 - it is in the model of the case
+    programs = []
+    for other in (
+        convolution,
+        convolution.model_copy(update={"activation": "relu"}),
+        convolution.model_copy(update={"activation": "sigmoid"}),
+        convolution.model_copy(update={"padding": ((1, 1), (2, 0))}),
+        convolution.model_copy(update={"strides": (1, 2), "padding": ((1, 1), (2, 0))}),
+    ):
+        prefix = replace(question, model=Model(input_shape=question.model.input_shape, layers=[other]))
+        prefix = replace(prefix, parameters={n: a for n, a in question.parameters.items() if n.startswith("0.")})
+        programs.append((subject.compile(prefix.model, prefix.parameters), prefix))
+    for program, asked in [*programs, *reversed(programs)]:
+        check_output(subject, program, asked, f"the output with {asked.model.layers[0]}")
+
+
+def _interleaved(subject: Subject, question: Question) -> None:
+    pair = [question, replace(_others(question), seed=question.seed + 1)]
+    programs = [start(subject, asked) for asked in pair]
+    losses: list[list[float]] = [[], []]
+    for rows in question.batches():
+        for number, (program, asked) in enumerate(zip(programs, pair, strict=True)):
+            assert asked.labels is not None  # noqa: S101 - questions that learn have labels
+            losses[number].append(float(program.step(asked.images[rows], asked.labels[rows])))
+    for number, (program, asked) in enumerate(zip(programs, pair, strict=True)):
+        right = expected_answer(asked).numbers
+        before = f"of two programs that step in turn, number {number + 1}: "
+        subject.compare(f"{before}the losses", np.array(losses[number]), right["losses"])
+        check_state(subject, program.state(), right, before)
+
+
+def _other_optimizers(subject: Subject, question: Question) -> None:
+    for optimizer in (SGD(learning_rate=0.5), SGD(learning_rate=0.05), SGD(learning_rate=0.05, momentum=0.5), Adam()):
+        asked = replace(question, optimizer=optimizer)
+        check_steps(subject, start(subject, asked), asked, f"with {optimizer}: ")
+
+
+def _training_beside_predicting(subject: Subject, question: Question) -> None:
+    state = question.state
+    predicting = subject.compile(question.model, state.parameters)
+    training = start(subject, question)
+    check_output(subject, predicting, question, "the output before training")
+    take_steps(training, question)
+    check_output(subject, predicting, question, "the output of a program beside one that has trained")
+    late = subject.compile(question.model, state.parameters)
+    check_output(subject, late, question, "the output of a program made after another has trained")
+
+
+LEAK_CASES = [
+    trial("conduct.leak.parameters", "Two programs of one plan keep their own parameters", _two_programs),
+    trial(
+        "conduct.leak.same-arrays",
+        "Parameters changed in place make another program when compiled again",
+        _parameters_changed_in_place,
+    ),
+    trial("conduct.leak.plans", "The same parameters in another model are computed as that model says", _two_plans),
+    trial(
+        "conduct.leak.optimizers",
+        "A plan that is compiled again trains with the optimizer of this time",
+        _other_optimizers,
+        optimizer=SGD(learning_rate=0.5),
+        batch_size=1,
+    ),
+    trial(
+        "conduct.leak.training",
+        "Training a program leaves others with the same parameters alone",
+        _training_beside_predicting,
+        optimizer=MOMENTUM,
+        batch_size=1,
+    ),
+    trial(
+        "conduct.interleaved.training",
+        "Two programs that step in turn end where each would alone",
+        _interleaved,
+        (Dense(units=6, activation="tanh"), Dropout(rate=0.4), Dense(units=4), Softmax()),
+        (5,),
+        optimizer=Adam(learning_rate=0.1),
+        batch=6,
+        batch_size=2,
+    ),
+]
+
+
+# -------------------------------------------------------------------------------------------------------------- threads
+
+
+@contextmanager
+def _restless() -> Iterator[None]:
+    """Threads take turns a thousand times as often as usual, so that what can go wrong does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _at_once(*work: Callable[[], Any]) -> list[Any]:
+    """The answers of all `work`, each in a thread of its own, begun together."""
+    barrier = threading.Barrier(len(work))
+
+    def begin(call: Callable[[], Any]) -> Any:
+        barrier.wait()
+        return call()
+
+    with _restless(), ThreadPoolExecutor(len(work)) as pool:
+        return [future.result() for future in [pool.submit(begin, call) for call in work]]
+
+
+ROUNDS = 12
+
+
+def _one_program_two_threads(subject: Subject, question: Question) -> None:
+    program = subject.compile(question.model, question.parameters)
+    asked = [question, replace(question, images=-question.images[:-1])]
+    for images in (each.images for each in asked):
+        program.predict(images)
+    answers = _at_once(*(lambda images=each.images: [program.predict(images) for _ in range(ROUNDS)] for each in asked))
+    for each, outputs in zip(asked, answers, strict=True):
+        for output in outputs:
+            subject.compare(
+                "an output, while another thread predicts with the same program,", output, right_output(each)
+            )
+
+
+def _two_programs_two_threads(subject: Subject, question: Question) -> None:
+    asked = [question, _others(question)]
+    programs = [subject.compile(each.model, each.parameters) for each in asked]
+    answers = _at_once(
+        *(
+            lambda program=program, images=each.images: [program.predict(images) for _ in range(ROUNDS)]
+            for program, each in zip(programs, asked, strict=True)
+        )
+    )
+    for each, outputs in zip(asked, answers, strict=True):
+        for output in outputs:
+            subject.compare("an output, while another program runs in another thread,", output, right_output(each))
+
+
+def _training_in_two_threads(subject: Subject, question: Question) -> None:
+    asked = [question, _others(question)]
+    programs = [start(subject, each) for each in asked]
+    losses = _at_once(
+        *(
+            lambda program=program, each=each: take_steps(program, each)
+            for program, each in zip(programs, asked, strict=True)
+        )
+    )
+    for number, (program, each) in enumerate(zip(programs, asked, strict=True)):
+        right = expected_answer(each).numbers
+        before = "while another program trains in another thread: "
+        subject.compare(f"{before}the losses", np.array(losses[number]), right["losses"])
+        check_state(subject, program.state(), right, before)
+
+
+def _made_elsewhere(subject: Subject, question: Question) -> None:
+    """A program that is made in one thread and used in another that has ended before the main one goes on."""
+    with ThreadPoolExecutor(1) as pool:
+        program = pool.submit(start, subject, question).result()
+    check_steps(subject, program, question, "made in another thread: ")
+
+
+def _globals_left_alone(subject: Subject, question: Question) -> None:
+    def settings() -> tuple[Any, ...]:
+        return str(np.random.get_state()), random.getstate(), np.geterr(), np.get_printoptions()  # noqa: NPY002 - the point
+
+    def run() -> None:
+        program = start(subject, question)
+        take_steps(program, question)
+        program.predict(question.images)
+
+    run()  # whatever a first run sets up is done
+    before = settings()
+    run()
+    names = ("NumPy's global random generator", "Python's random generator", "NumPy's error settings", "print options")
+    for name, one, other in zip(names, before, settings(), strict=True):
+        subject.expect(one == other, f"training changes {name}")
+
+
+THREAD_CASES = [
+    trial(
+        "conduct.threads.one-program", "A program predicts in two threads at once", _one_program_two_threads, batch=5
+    ),
+    trial(
+        "conduct.threads.two-programs",
+        "Two programs predict in two threads at once",
+        _two_programs_two_threads,
+        batch=5,
+    ),
+    trial(
+        "conduct.threads.training",
+        "Two programs train in two threads at once",
+        _training_in_two_threads,
+        optimizer=MOMENTUM,
+        batch=4,
+        batch_size=2,
+        epochs=2,
+    ),
+    trial(
+        "conduct.threads.made-elsewhere",
+        "A program may be made in one thread and used in another",
+        _made_elsewhere,
+        optimizer=MOMENTUM,
+        batch_size=1,
+    ),
+    trial(
+        "v47.globals",
+        "Running a model leaves the settings and generators of the process as they were",
+        _globals_left_alone,
+        (Dense(units=6, activation="tanh"), Dropout(rate=0.4), Dense(units=4), Softmax()),
+        (5,),
+        optimizer=MOMENTUM,
+    ),
+]
+
+
+# -------------------------------------------------------------------------------------------------------------- batches
+
+
+def _large(subject: Subject, question: Question) -> None:
+    check_output(subject, subject.compile(question.model, question.parameters), question)
+
+
+def _sizes_change(subject: Subject, question: Question) -> None:
+    """Batches larger and smaller than the one before; some engines compile for a shape."""
+    program = subject.compile(question.model, question.parameters)
+    right = right_output(question)
+    for count in (3, 7, 0, 1, 7, 2):
+        output = program.predict(question.images[:count])
+        subject.compare(f"the output of {count} images after other batches", output, right[:count])
+
+
+def _batch_sizes_change_in_training(subject: Subject, question: Question) -> None:
+    assert question.labels is not None  # noqa: S101 - questions that learn have labels
+    program = start(subject, question)
+    for count in (3, 5, 1, 4):
+        asked = replace(question, images=question.images[:count], labels=question.labels[:count])
+        check_gradients(subject, program, asked, f"with {count} images after other batches: ")
+
+
+def _image_types(dtype: type[Any]) -> Body:
+    def body(subject: Subject, question: Question) -> None:
+        program = subject.compile(question.model, question.parameters)
+        check_output(subject, program, question)
+        values = np.random.default_rng(3).integers(0, 2, question.images.shape)
+        other = replace(question, images=values.astype(dtype))
+        check_output(subject, program, other, f"the output for {np.dtype(dtype)} images")
+        check_output(subject, program, question, f"the output after {np.dtype(dtype)} images")
+
+    return body
+
+
+def _float32_in_float64(subject: Subject, question: Question) -> None:
+    single = replace(question, images=question.images.astype(np.float32))
+    check_steps(subject, start(subject, single), single)
+
+
+PRIME = 1031  # more than inner batches of 1,024 hold, and no multiple of any
+
+BATCH_CASES = [
+    trial(
+        "conduct.batch.large",
+        f"{PRIME} images, which no inner batch divides, all get their output",
+        _large,
+        (Conv2D(filters=3, kernel_size=2, activation="tanh"), Flatten(), Dense(units=3), Softmax()),
+        (3, 4, 1),
+        batch=PRIME,
+    ),
+    trial(
+        "conduct.batch.large-gradients",
+        "The loss and the gradient are means over 131 images, which no inner batch divides",
+        _learns,
+        (Conv2D(filters=3, kernel_size=2, activation="tanh"), Flatten(), Dense(units=3), Softmax()),
+        (3, 4, 1),
+        optimizer=MOMENTUM,
+        batch=131,
+    ),
+    trial("conduct.batch.sizes", "Batches of different sizes follow each other", _sizes_change, batch=7),
+    trial(
+        "conduct.batch.sizes-training",
+        "Training batches of different sizes follow each other",
+        _batch_sizes_change_in_training,
+        optimizer=MOMENTUM,
+        batch=5,
+    ),
+    trial("conduct.images.bytes-after-floats", "A program takes uint8 images after floats", _image_types(np.uint8)),
+    trial(
+        "conduct.images.float32",
+        "A float64 program takes float32 images",
+        _image_types(np.float32),
+        precisions=("float64",),
+    ),
+    trial(
+        "conduct.images.float32-training",
+        "A float64 program trains on float32 images",
+        _float32_in_float64,
+        optimizer=MOMENTUM,
+        batch_size=1,
+        precisions=("float64",),
+    ),
+]
+
+CASES: list[Case] = [
+    *LAYOUT_CASES,
+    *UNTOUCHED_CASES,
+    *FRESH_CASES,
+    *COPY_CASES,
+    *AGAIN_CASES,
+    *LEAK_CASES,
+    *BATCH_CASES,
+    *THREAD_CASES,
+]
