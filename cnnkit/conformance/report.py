@@ -81,17 +81,17 @@ class Report(_Record):
     level: Level
     precisions: tuple[str, ...]
     device: str | None = None
-    options: Mapping[str, str] = Field(default_factory=dict, description="Backend options, as text")
+    options: Mapping[str, Said] = Field(default_factory=dict, description="Backend options, as text")
     seed: int = 0
     started: str = Field(description="When the run began, in UTC, ISO 8601")
     seconds: float
     versions: Mapping[str, str] = Field(description="Of cnnkit, Python, the plugin, and what it runs on")
     platform: str = ""
-    ledger: str | None = Field(None, description="The path of the plugin's conformance.toml")
-    ledger_problems: tuple[str, ...] = ()
+    ledger: Said | None = Field(None, description="The path of the plugin's conformance.toml")
+    ledger_problems: tuple[Said, ...] = ()
     cases: tuple[CaseResult, ...]
     verdict: Literal["green", "red"]
-    reasons: tuple[str, ...] = Field((), description="Why it is red, one sentence each")
+    reasons: tuple[Said, ...] = Field((), description="Why it is red, one sentence each")
 
     @model_validator(mode="before")
     @classmethod

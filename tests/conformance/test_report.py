@@ -54,7 +54,7 @@ def test_a_run_without_cases_is_red():
 
 
 def test_a_failure_is_counted_by_its_stage():
-    failed = [*results("failed", 2, stage="compare"), *results("failed", stage="crash")]
+    failed = [*results("failed", stage="crash"), *results("failed", 2, stage="compare")]
     assert reasons_for_red([*GREEN, *failed], ()) == [
         "3 of 15 cases failed: 2 at the stage compare, 1 at the stage crash."
     ]
