@@ -16,8 +16,8 @@ from typing import Any, SupportsFloat
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnkit.arrays import Array, Images, Labels, Parameters
-from cnnkit.errors import TrainingNotSupported
+from cnnkit.arrays import Array, Images, Labels, Parameters, check_order
+from cnnkit.errors import DataError, TrainingNotSupported
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
 from cnnkit.state import TrainingState
@@ -78,8 +78,12 @@ class TrainingProgram(Program):
 
         Called on consecutive pieces of an epoch's order, each of whole batches but for the last. Override it to keep
         the data on the device; the states that it ends in are the same. `fit` hands over the same arrays, unchanged, for
-        every piece of a run, so that one upload is enough.
+        every piece of a run, so that one upload is enough. Raises `DataError` for a place in `order` that no image has,
+        which an engine might wrap silently, and `OptionError` for a `batch_size` below 1.
         """
+        check_order(order, len(images), batch_size)
+        if np.shape(labels) != (len(images),):
+            raise DataError(f"labels have shape {np.shape(labels)}, but there are {len(images)} images.")
         losses: list[tuple[SupportsFloat, int]] = []
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]

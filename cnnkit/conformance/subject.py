@@ -21,7 +21,7 @@ from cnnkit.conformance.measure import Mismatch, Numbers, compare
 from cnnkit.conformance.question import Question, expected_answer, state_answer
 from cnnkit.errors import UnsupportedModel
 from cnnkit.model import Model
-from cnnkit.optimizers import Optimizer
+from cnnkit.optimizers import SGD, Optimizer
 from cnnkit.plan import Plan
 from cnnkit.plugins import Unsupported
 from cnnkit.state import TrainingState
@@ -165,12 +165,8 @@ class Subject:
         labels = question.labels
         assert labels is not None  # noqa: S101 - every question that learns has labels
         if question.ask == "gradients":
-            from cnnkit.optimizers import SGD
-            from cnnkit.state import fresh_state
-
-            program = self.train(
-                question.model, fresh_state(question.parameters, SGD(learning_rate=0.1), question.seed), SGD(0.1)
-            )
+            state = TrainingState(question.parameters, {}, question.step, question.seed)
+            program = self.train(question.model, state, SGD(learning_rate=0.1))
             loss, found = program.gradients(question.images, labels)
             return {"loss": loss, **{f"gradient of {name}": gradient for name, gradient in found.items()}}
         assert question.optimizer is not None  # noqa: S101 - every question that trains has an optimizer

@@ -293,7 +293,7 @@ def _leaves_state(subject: Subject, question: Question) -> None:
 
 
 def _another_mapping(subject: Subject, question: Question) -> None:
-    arrays = {name: np.asfortranarray(array) for name, array in reversed(question.parameters.items())}
+    arrays = {name: np.asfortranarray(array) for name, array in reversed(list(question.parameters.items()))}
     for array in arrays.values():
         array.flags.writeable = False
     check_output(subject, subject.compile(question.model, MappingProxyType(arrays)), question)
@@ -301,10 +301,10 @@ def _another_mapping(subject: Subject, question: Question) -> None:
 
 def _another_mapping_of_state(subject: Subject, question: Question) -> None:
     def other(arrays: Any) -> Any:
-        return MappingProxyType({name: _read_only(array) for name, array in reversed(arrays.items())})
+        return MappingProxyType({name: _read_only(array) for name, array in reversed(list(arrays.items()))})
 
     state = question.state
-    slots = MappingProxyType({slot: other(arrays) for slot, arrays in reversed(state.slots.items())})
+    slots = MappingProxyType({slot: other(arrays) for slot, arrays in reversed(list(state.slots.items()))})
     mapped = replace(state, parameters=other(state.parameters), slots=slots)
     assert question.optimizer is not None  # noqa: S101 - the case has one
     check_steps(subject, subject.train(question.model, mapped, question.optimizer), question)
