@@ -223,8 +223,8 @@ class WatchedTraining(Watched):
         """As `TrainingProgram.gradients`."""
         with self._watched(images, labels):
             answer = self.program.gradients(images, labels)
-        expect = self.subject.expect
-        expect(isinstance(answer, tuple) and len(answer) == 2, f"gradients gave {answer!r}; expected (loss, gradients)")
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise Mismatch(f"gradients gave {answer!r}; expected (loss, gradients)")
         loss, found = answer
         self._check_arrays("gradients", found)
         return float(loss), found
