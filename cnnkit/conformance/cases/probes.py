@@ -1,0 +1,74 @@
+"""Questions that see every single number inside a model through the contract, which knows parameters and outputs only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cnnkit.arrays import Array, dtype_of
+from cnnkit.conformance.case import Case, question_case
+from cnnkit.conformance.question import Ask, Question, draw_labels, draw_parameters
+from cnnkit.model import Conv2D, Dense, Flatten, Layer, Model, Softmax
+
+
+def predict_question(layers: list[Layer], images: Any, precision: str, **parameters: Any) -> Question:
+    """What `layers` make of `images`; parameters are `kernel_0=...`, `bias_0=...`, the number being that of the layer."""
+    dtype = dtype_of(precision)
+    array = np.asarray(images) if getattr(images, "dtype", None) == np.uint8 else np.asarray(images, dtype)
+    named = {_name(key): np.asarray(value, dtype) for key, value in parameters.items()}
+    return Question(Model(input_shape=array.shape[1:], layers=layers), named, array, precision=precision)
+
+
+def predict_case(id: str, claim: str, layers: list[Layer], images: Any, **parameters: Any) -> Case:  # noqa: A002 - as in Case
+    """A case that asks what `layers` make of given numbers: see `predict_question`."""
+    return question_case(id, claim, lambda precision: predict_question(layers, images, precision, **parameters))
+
+
+def _name(key: str) -> str:
+    kind, _, layer = key.partition("_")
+    return f"{layer}.{kind}"
+
+
+def probe_question(
+    layers: list[Layer], numbers: Any, precision: str, *, classes: int = 3, seed: int = 0, ask: Ask = "gradients"
+) -> Question:
+    """A question about the gradient with respect to every one of `numbers`, which go into `layers`.
+
+    The contract gives gradients of parameters, so the numbers become one: the first layer has them as its kernel, and
+    its input says with a single 1 for each place which of them belongs there. All other products are 0, so that every
+    engine hands `layers` exactly these numbers, ties included, and every number of the kernel's gradient is the
+    gradient of one of them. Numbers are `(batch, height, width, channels)` or `(batch, features)`.
+    """
+    dtype = dtype_of(precision)
+    array = np.asarray(numbers, dtype)
+    places = array.size // array.shape[-1]
+    images = np.eye(places, dtype=dtype).reshape(*array.shape[:-1], places)
+    probe: Layer
+    if array.ndim == 4:
+        probe, shape = Conv2D(filters=array.shape[-1], kernel_size=1, use_bias=False), (1, 1, places, array.shape[-1])
+    else:
+        probe, shape = Dense(units=array.shape[-1], use_bias=False), array.shape
+    middle = [probe, *layers]
+    is_image = len(Model(input_shape=images.shape[1:], layers=middle).plan().output_shape) == 3
+    tail = [*([Flatten()] if is_image else []), Dense(units=classes), Softmax()]
+    model = Model(input_shape=images.shape[1:], layers=[*middle, *tail])
+    parameters = draw_parameters(model, np.random.default_rng(seed), precision)
+    parameters["0.kernel"] = array.reshape(shape)
+    return Question(model, parameters, images, ask, precision, draw_labels(model, len(images)))
+
+
+def probe_case(id: str, claim: str, layers: list[Layer], numbers: Any, **options: Any) -> Case:  # noqa: A002 - as in Case
+    """A case about the gradient with respect to each number that goes into `layers`: see `probe_question`."""
+    return question_case(id, claim, lambda precision: probe_question(layers, numbers, precision, **options))
+
+
+def distinct(shape: tuple[int, ...], seed: int = 0) -> Array:
+    """Whole numbers in disorder, no two alike, about half of them negative: no decision between them is near."""
+    size = int(np.prod(shape))
+    return (np.random.default_rng(seed).permutation(size) - size // 2).reshape(shape).astype(np.float64)
+
+
+def uniform(shape: tuple[int, ...], seed: int = 0) -> Array:
+    """Random numbers from -1 to 1."""
+    return np.random.default_rng(seed).uniform(-1, 1, shape)
