@@ -91,6 +91,7 @@ def shrink(question: Question, backend: Backend, refuses: Refuses | None = None,
 
     It is `question` itself where the backend answers that rightly, or nothing simpler fails.
     """
+    deadline = time.monotonic() + seconds
     original = mismatch(question, backend, refuses)
     if original is None:
         return question
@@ -101,7 +102,7 @@ def shrink(question: Question, backend: Backend, refuses: Refuses | None = None,
         found = mismatch(candidate, backend, refuses, balance)
         return found is not None and _way(found) == _way(original)
 
-    search = _Search(question, fails, time.monotonic() + seconds, zeros=balance > 0)
+    search = _Search(question, fails, deadline, zeros=balance > 0)
     while search.reduce(_REDUCTIONS):
         pass
     search.make_plainer()
@@ -135,9 +136,9 @@ class _Search:
         while pieces < 2 * max(size for _, size in sizes):
             for place, size in sizes:
                 for part in np.array_split(np.arange(size), pieces) if pieces < 2 * size else ():
-                    any(self._accept(candidate) for candidate in self._plainer(place, part))
                     if self.is_over:
                         return
+                    any(self._accept(candidate) for candidate in self._plainer(place, part))
             pieces *= 2
 
     @property
@@ -317,7 +318,9 @@ def _smaller_images(question: Question) -> Iterator[Question]:
     for axis, size in enumerate(shape):
         for smaller in _smaller(size):
             cut = (*shape[:axis], smaller, *shape[axis + 1 :])
-            yield from _rebuilt(question, layers, list(range(len(layers))), cut)
+            for start in (0, size - smaller):  # the beginning or the end of every image
+                part = replace(question, images=question.images.take(range(start, start + smaller), axis + 1))
+                yield from _rebuilt(part, layers, list(range(len(layers))), cut)
 
 
 def _rebuilt(
