@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case
-from cnnkit.conformance.cases.probes import predict_case, predict_question, probe_case, uniform
+from cnnkit.conformance.cases.probes import drawn_gradient_case, predict_case, predict_question, probe_case, uniform
 from cnnkit.conformance.question import draw
 from cnnkit.conformance.subject import Subject
 from cnnkit.model import Conv2D, Dense, Flatten, Softmax
@@ -231,24 +231,22 @@ CASES: list[Case] = [
     ),
     *(_backward(f"conv2d.gradient.{name}", setup) for name, setup in SETUPS.items()),
     *(_backward(f"{name}.gradient", setup) for name, setup in TRAPS.items()),
-    drawn_case(
+    drawn_gradient_case(
         "conv2d.gradient.first-layer",
         "A convolution that sees the images gets its gradients summed over batch and places",
         [_conv(4, (3, 2)), Flatten(), Dense(units=3), Softmax()],
         (6, 7, 2),
-        "gradients",
         batch=5,
     ),
-    drawn_case(
+    drawn_gradient_case(
         "conv2d.gradient.first-layer.uint8",
         "A convolution that sees uint8 images gets the gradients of their numbers",
         [_conv(2, (3, 2)), Flatten(), Dense(units=3), Softmax()],
         (4, 5, 3),
-        "gradients",
-        batch=3,
+        batch=4,
         images="uint8",
     ),
-    drawn_case(
+    drawn_gradient_case(
         "conv2d.gradient.first-layer.strided",
         "A convolution with strides, dilation and padding that sees the images gets its gradients",
         [
@@ -258,10 +256,9 @@ CASES: list[Case] = [
             Softmax(),
         ],
         (6, 7, 3),
-        "gradients",
-        batch=3,
+        batch=4,
     ),
-    drawn_case(
+    drawn_gradient_case(
         "conv2d.gradient.stack",
         "The gradient passes backward through convolutions one behind the other",
         [
@@ -273,23 +270,20 @@ CASES: list[Case] = [
             Softmax(),
         ],
         (6, 7, 2),
-        "gradients",
-        batch=3,
+        batch=4,
     ),
-    drawn_case(
+    drawn_gradient_case(
         "conv2d.gradient.stack.no-bias",
         "The gradient passes backward through convolutions without bias",
         [_conv(3, (2, 3), use_bias=False), _conv(4, (3, 2), use_bias=False), Flatten(), Dense(units=3), Softmax()],
         (5, 7, 2),
-        "gradients",
-        batch=3,
+        batch=4,
     ),
-    drawn_case(
+    drawn_gradient_case(
         "conv2d.gradient.many-images",
         "The gradients of 33 images add up, none left out",
         [_conv(3, (3, 2)), Flatten(), Dense(units=4), Softmax()],
         (5, 4, 2),
-        "gradients",
-        batch=33,
+        batch=34,
     ),
 ]

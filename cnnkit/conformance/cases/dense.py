@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case
-from cnnkit.conformance.cases.probes import predict_case, probe_case, uniform
+from cnnkit.conformance.cases.probes import drawn_gradient_case, predict_case, probe_case, uniform
 from cnnkit.model import Dense, Softmax
 
 SHAPES = {
@@ -79,12 +79,11 @@ CASES: list[Case] = [
         (4096,),
     ),
     *(
-        drawn_case(
+        drawn_gradient_case(
             f"dense.gradient.{name}",
             f"Kernel and bias of a dense layer from {features} features to {units} units get their gradients",
             [Dense(units=units), Softmax()],
             (features,),
-            "gradients",
             batch=4,
         )
         for name, (features, units) in {
@@ -95,29 +94,26 @@ CASES: list[Case] = [
             "one-feature": (1, 4),
         }.items()
     ),
-    drawn_case(
+    drawn_gradient_case(
         "dense.gradient.no-bias",
         "A dense layer without bias has a gradient for its kernel alone",
         [Dense(units=4, use_bias=False), Softmax()],
         (5,),
-        "gradients",
         batch=4,
     ),
-    drawn_case(
+    drawn_gradient_case(
         "dense.gradient.sandwich",
         "The gradient passes through a dense layer to the one before it",
         [Dense(units=6), Dense(units=7, use_bias=False), Dense(units=4), Softmax()],
         (5,),
-        "gradients",
         batch=4,
     ),
-    drawn_case(
+    drawn_gradient_case(
         "dense.gradient.square-stack",
         "The gradient passes backward through square kernels turned over",
         [Dense(units=4), Dense(units=4), Dense(units=4), Softmax()],
         (4,),
-        "gradients",
-        batch=3,
+        batch=4,
     ),
     probe_case(
         "dense.gradient.input",

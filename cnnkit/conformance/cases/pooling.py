@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case
-from cnnkit.conformance.cases.probes import distinct, predict_case, probe_case, probe_question, uniform
-from cnnkit.conformance.subject import Subject
+from cnnkit.conformance.cases.probes import distinct, drawn_gradient_case, predict_case, probe_case, uniform
 from cnnkit.model import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Softmax
-from cnnkit.optimizers import SGD
-from cnnkit.state import fresh_state
 
 
 @dataclass(frozen=True)
@@ -155,16 +152,6 @@ TIES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 PEAK = np.where(np.arange(30).reshape(1, 5, 6, 1) == 14, 9.0, distinct((2, 5, 6, 2)) / 64)
 
 
-def _twice(subject: Subject) -> None:
-    layer = MaxPool2D(pool_size=3, strides=1, padding="same")
-    question = probe_question([layer], distinct((2, 9, 8, 3)) % 5, subject.precision)
-    optimizer = SGD(learning_rate=0.1)
-    program = subject.train(question.model, fresh_state(question.parameters, optimizer), optimizer)
-    assert question.labels is not None  # noqa: S101 - a question about gradients has labels
-    (_, one), (_, other) = (program.gradients(question.images, question.labels) for _ in range(2))
-    subject.same("two gradients of the same batch", one["0.kernel"], other["0.kernel"])
-
-
 CASES: list[Case] = [
     *(
         drawn_case(
@@ -270,13 +257,6 @@ CASES: list[Case] = [
         [MaxPool2D(pool_size=3, strides=1)],
         PEAK,
     ),
-    Case(
-        "v07.max-pool.overlap.twice",
-        "The gradient of overlapping max pooling is the same to the last bit when it is asked twice",
-        "training",
-        probe_question([MaxPool2D(pool_size=3, strides=1, padding="same")], distinct((2, 9, 8, 3)), "float32").features,
-        _twice,
-    ),
     *(
         probe_case(
             id_.format("gradient"),
@@ -287,7 +267,7 @@ CASES: list[Case] = [
         for id_, kind, rule, setup in _setups()
     ),
     *(
-        drawn_case(
+        drawn_gradient_case(
             f"{kind}.gradient.between",
             f"Between convolutions the gradient passes backward through {RULES[kind]} of each window",
             [
@@ -299,13 +279,12 @@ CASES: list[Case] = [
                 Softmax(),
             ],
             (7, 8, 2),
-            "gradients",
-            batch=3,
+            batch=4,
         )
         for kind in KINDS
     ),
     *(
-        drawn_case(
+        drawn_gradient_case(
             f"{kind}.gradient.twice",
             f"The gradient passes backward through {RULES[kind]} of each window twice",
             [
@@ -317,7 +296,6 @@ CASES: list[Case] = [
                 Softmax(),
             ],
             (7, 8, 2),
-            "gradients",
         )
         for kind in KINDS
     ),

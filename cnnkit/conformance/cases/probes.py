@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from cnnkit.arrays import Array, dtype_of
 from cnnkit.conformance.case import Case, question_case
-from cnnkit.conformance.question import Ask, Question, draw_labels, draw_parameters
+from cnnkit.conformance.features import features_of
+from cnnkit.conformance.measure import Numbers
+from cnnkit.conformance.oracle import forward
+from cnnkit.conformance.question import Question, draw, draw_labels, draw_parameters
 from cnnkit.model import Conv2D, Dense, Flatten, Layer, Model, Softmax
 
 
@@ -30,9 +35,7 @@ def _name(key: str) -> str:
     return f"{layer}.{kind}"
 
 
-def probe_question(
-    layers: list[Layer], numbers: Any, precision: str, *, classes: int = 3, seed: int = 0, ask: Ask = "gradients"
-) -> Question:
+def probe_question(layers: list[Layer], numbers: Any, precision: str) -> Question:
     """A question about the gradient with respect to every one of `numbers`, which go into `layers`.
 
     The contract gives gradients of parameters, so the numbers become one: the first layer has them as its kernel, and
@@ -42,25 +45,71 @@ def probe_question(
     """
     dtype = dtype_of(precision)
     array = np.asarray(numbers, dtype)
-    places = array.size // array.shape[-1]
+    model = _probe(layers, array.shape)
+    places = model.input_shape[-1]
     images = np.eye(places, dtype=dtype).reshape(*array.shape[:-1], places)
-    probe: Layer
-    if array.ndim == 4:
-        probe, shape = Conv2D(filters=array.shape[-1], kernel_size=1, use_bias=False), (1, 1, places, array.shape[-1])
-    else:
-        probe, shape = Dense(units=array.shape[-1], use_bias=False), array.shape
-    middle = [probe, *layers]
-    is_image = len(Model(input_shape=images.shape[1:], layers=middle).plan().output_shape) == 3
-    tail = [*([Flatten()] if is_image else []), Dense(units=classes), Softmax()]
-    model = Model(input_shape=images.shape[1:], layers=[*middle, *tail])
-    parameters = draw_parameters(model, np.random.default_rng(seed), precision)
-    parameters["0.kernel"] = array.reshape(shape)
-    return Question(model, parameters, images, ask, precision, draw_labels(model, len(images)))
+    parameters = draw_parameters(model, np.random.default_rng(0), precision)
+    parameters["0.kernel"] = array.reshape(parameters["0.kernel"].shape)
+    return calmed(Question(model, parameters, images, "gradients", precision, draw_labels(model, len(images))))
 
 
-def probe_case(id: str, claim: str, layers: list[Layer], numbers: Any, **options: Any) -> Case:  # noqa: A002 - as in Case
+def _probe(layers: list[Layer], shape: tuple[int, ...]) -> Model:
+    places = int(np.prod(shape[:-1]))
+    one_pixel = Conv2D(filters=shape[-1], kernel_size=1, use_bias=False)
+    probe: Layer = one_pixel if len(shape) == 4 else Dense(units=shape[-1], use_bias=False)
+    front = Model(input_shape=(*shape[1:-1], places), layers=[probe, *layers])
+    flatten = [Flatten()] if len(front.plan().output_shape) == 3 else []
+    return Model(input_shape=front.input_shape, layers=[*front.layers, *flatten, Dense(units=3), Softmax()])
+
+
+def probe_case(id: str, claim: str, layers: list[Layer], numbers: Any) -> Case:  # noqa: A002 - as in Case
     """A case about the gradient with respect to each number that goes into `layers`: see `probe_question`."""
-    return question_case(id, claim, lambda precision: probe_question(layers, numbers, precision, **options))
+    model = _probe(layers, np.shape(numbers))
+    return _gradient_case(id, claim, model, lambda precision: probe_question(layers, numbers, precision))
+
+
+def _gradient_case(id: str, claim: str, model: Model, make: Callable[[str], Question]) -> Case:  # noqa: A002 - as in Case
+    features = features_of(model.plan()) | {"training"}
+    return Case(id, claim, "training", features, lambda subject: subject.ask(make(subject.precision)))
+
+
+def calmed(question: Question) -> Question:
+    """The same question with scores near 0, and with gradients that do not cancel: faults in the way back show best so.
+
+    The rounding errors of the scores go into the gradient of every score, and from there all the way back. With a small
+    last layer they are so small that a fault of 0.05 % anywhere is many times as large. Of that layer's kernel every
+    class has one sign, and the last class, which is the first label, weighs most, so that the gradients of an image do
+    not cancel where they are summed. No decision of a layer in front of it moves; the last layer has no activation.
+    """
+    last = max(spec.layer for spec in question.plan.parameters)
+    classes = question.plan.classes
+    parameters = dict(question.parameters)
+    kernel = parameters[f"{last}.kernel"]
+    signs = np.array([*[0.25] * (classes - 1), -1.0], kernel.dtype) if classes > 1 else 1
+    parameters[f"{last}.kernel"] = np.abs(kernel) * signs
+    exact = {name: Numbers.exact(array) for name, array in parameters.items()}
+    scores = forward(question.plan, exact, Numbers.exact(question.images)).outputs[-2]
+    factor = 2.0 ** -np.ceil(np.log2(8 * (scores.scale + np.abs(scores.value)).max()))
+    for name, array in parameters.items():
+        if name.startswith(f"{last}."):
+            parameters[name] = (array * factor).astype(array.dtype)
+    return replace(question, parameters=parameters)
+
+
+def drawn_gradient_case(
+    id: str,  # noqa: A002 - as in Case
+    claim: str,
+    layers: list[Layer],
+    input_shape: tuple[int, ...],
+    **options: Any,
+) -> Case:
+    """A case about the gradients of random parameters on random images, `calmed`."""
+    return _gradient_case(
+        id,
+        claim,
+        Model(input_shape=input_shape, layers=layers),
+        lambda precision: calmed(draw(layers, input_shape, precision=precision, ask="gradients", **options)),
+    )
 
 
 def distinct(shape: tuple[int, ...], seed: int = 0) -> Array:
