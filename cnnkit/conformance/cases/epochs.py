@@ -335,7 +335,7 @@ DROPOUT_CASES = [
         (5,),
         optimizer=MOMENTUM,
         batch=3,
-        seed=11,
+        run_seed=11,
     ),
     trial(
         "v31.dropout.resumed",
@@ -367,7 +367,7 @@ DROPOUT_CASES = [
         batch=3,
         epochs=3,
         step=7,
-        seed=3,
+        run_seed=3,
     ),
     trial(
         "v31.dropout.next-step",
@@ -459,7 +459,7 @@ DROPOUT_CASES = [
             optimizer=MOMENTUM,
             batch=7,
             step=step,
-            seed=2,
+            run_seed=2,
         )
         for suffix, said, step in (("", "from the beginning", 0), ("-resumed", "from step 5", 5))
     ),

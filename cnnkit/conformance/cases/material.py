@@ -51,12 +51,14 @@ def trial(
     input_shape: tuple[int, ...] | None = None,
     *,
     trains: bool = False,
+    run_seed: int = 0,
     precisions: tuple[str, ...] = BOTH,
     **options: Any,
 ) -> Case:
     """A case that judges a backend by `body(subject, question)`, the question drawn with `options`.
 
     Without an optimizer the question asks to predict, or with `trains` for gradients; with one it asks for steps.
+    `run_seed` is the seed of the run, from which masks are drawn; the option `seed` that of the question's numbers.
     """
     optimizer = options.get("optimizer")
     trains = trains or optimizer is not None
@@ -66,7 +68,8 @@ def trial(
     features = features_of(Model(input_shape=input_shape, layers=layers).plan(), optimizer)
 
     def try_it(subject: Subject) -> None:
-        body(subject, draw(list(layers), input_shape, precision=subject.precision, ask=ask, **options))
+        question = draw(list(layers), input_shape, precision=subject.precision, ask=ask, **options)
+        body(subject, replace(question, seed=run_seed))
 
     return Case(
         id,
