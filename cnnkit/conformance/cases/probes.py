@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cnnkit.arrays import Array, dtype_of
+from cnnkit.arrays import Array, Labels, dtype_of
 from cnnkit.conformance.case import Case, question_case
 from cnnkit.conformance.features import features_of
 from cnnkit.conformance.measure import Numbers
 from cnnkit.conformance.oracle import forward
-from cnnkit.conformance.question import Question, draw, draw_labels, draw_parameters
+from cnnkit.conformance.question import Question, draw, draw_parameters
 from cnnkit.model import Conv2D, Dense, Flatten, Layer, Model, Softmax
 
 
@@ -50,7 +50,7 @@ def probe_question(layers: list[Layer], numbers: Any, precision: str) -> Questio
     images = np.eye(places, dtype=dtype).reshape(*array.shape[:-1], places)
     parameters = draw_parameters(model, np.random.default_rng(0), precision)
     parameters["0.kernel"] = array.reshape(parameters["0.kernel"].shape)
-    return calmed(Question(model, parameters, images, "gradients", precision, draw_labels(model, len(images))))
+    return calmed(Question(model, parameters, images, "gradients", precision, _labels(model, len(images))))
 
 
 def _probe(layers: list[Layer], shape: tuple[int, ...]) -> Model:
@@ -101,15 +101,27 @@ def drawn_gradient_case(
     claim: str,
     layers: list[Layer],
     input_shape: tuple[int, ...],
+    batch: int = 2,
     **options: Any,
 ) -> Case:
     """A case about the gradients of random parameters on random images, `calmed`."""
+    model = Model(input_shape=input_shape, layers=layers)
+    labels = _labels(model, batch)
     return _gradient_case(
         id,
         claim,
-        Model(input_shape=input_shape, layers=layers),
-        lambda precision: calmed(draw(layers, input_shape, precision=precision, ask="gradients", **options)),
+        model,
+        lambda precision: calmed(
+            draw(layers, input_shape, precision=precision, ask="gradients", batch=batch, labels=labels, **options)
+        ),
     )
+
+
+def _labels(model: Model, batch: int) -> Labels:
+    """The last class for every second image and the others in turn, so that the gradients of a batch do not cancel."""
+    last, turn = model.plan().classes - 1, np.arange(batch)
+    labels: Labels = np.where(turn % 2 == 0, last, turn // 2 % max(last, 1))
+    return labels
 
 
 def distinct(shape: tuple[int, ...], seed: int = 0) -> Array:
