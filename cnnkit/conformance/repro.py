@@ -174,7 +174,7 @@ def find_case(case_id: str) -> Case | None:
 
 # --------------------------------------------------------------------------------------------------------------- files
 
-IntegerName = Literal["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"]
+DtypeName = Literal["float32", "float64", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"]
 Count = Annotated[int, Field(ge=0, strict=True)]
 
 
@@ -183,7 +183,7 @@ class _Strict(BaseModel):
 
 
 class _ArrayFile(_Strict):
-    dtype: Literal["float32", "float64"] | IntegerName
+    dtype: DtypeName
     shape: tuple[Count, ...]
     values: Any
 
@@ -363,12 +363,14 @@ def _collect(path: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any
         for index, value in enumerate(values):
             _collect(f"{path}[{index}]", value, shape[1:], dtype, numbers)
         return
-    if dtype.kind == "f" and isinstance(values, str) and values in _SPECIAL:
+    real = dtype.kind == "f"
+    if real and isinstance(values, str) and values in _SPECIAL:
         numbers.append(_SPECIAL[values])
         return
-    limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
-    wanted = (int, float) if dtype.kind == "f" else int
-    if not isinstance(values, wanted) or isinstance(values, bool) or not limits.min <= values <= limits.max:
+    largest = float(np.finfo(dtype).max) if real else int(np.iinfo(dtype).max)
+    least = -largest if real else int(np.iinfo(dtype).min)
+    wanted = (int, float) if real else int
+    if not isinstance(values, wanted) or isinstance(values, bool) or not least <= values <= largest:
         raise OptionError(f"{path} is {values!r}; expected a number of {dtype.name}.")
     numbers.append(values)
 
