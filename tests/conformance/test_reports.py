@@ -69,7 +69,7 @@ LEFT_OUT = case("network.small", "not-run", level="training", features=("dense",
 PASSED = [
     case(units=1.25, seconds=0.5),
     case(precision="float64", units=0.5, seconds=0.125),
-    case("dense.forward.deep", units=2.0),
+    case("dense.forward.deep", units=2.0, features=("conv2d", "dense")),
 ]
 ALL = (*PASSED, FAILED, REFUSED, DEVIATES, LEFT_OUT)
 
@@ -213,7 +213,7 @@ def test_junit_has_a_suite_for_each_area_and_a_test_case_for_each_case():
     assert names == {
         "dense": ["dense.forward.wide[float32]", "dense.forward.wide[float64]", "dense.forward.deep[float32]"],
         "conv2d": ["conv2d.forward.same[float32]", "conv2d.forward.holes[float32]"],
-        "divergences": ["v06.max-pool.ties[float32]"],
+        "max-pool": ["v06.max-pool.ties[float32]"],
         "network": ["network.small[float32]"],
     }
 
@@ -375,7 +375,9 @@ def test_what_comes_from_outside_is_shown_as_it_is_and_not_as_markup(outcome):
         assert "<script>alert('\"'\"'1'\"'\"')</script>" in failure
 
 
-@pytest.mark.parametrize("issue", ["javascript:alert(1)", "data:text/html,x", "//example.org", "http://[", "nowhere"])
+@pytest.mark.parametrize(
+    "issue", ["javascript:alert(1)", "data:text/html,x", "//example.org", "http://[", "nowhere", "https:nowhere"]
+)
 def test_only_an_address_of_the_web_becomes_a_link(issue):
     page = Page(to_html(report_of([*PASSED, DEVIATES.model_copy(update={"issue": issue})])))
     assert issue not in [attributes["href"] for attributes, _ in page.all("a")]
@@ -403,6 +405,25 @@ def test_a_green_verdict_claims_no_precision_in_which_nothing_passed():
     assert "training float32 · 1 passed + 1 refused" in to_badge(report)
 
 
+def test_a_red_verdict_names_every_precision_that_was_tried():
+    refused = REFUSED.model_copy(update={"precision": "float64"})
+    sentence = "acme does not pass the conformance suite 1.0 at the level training in float32 and float64."
+    assert sentence in to_markdown(report_of([PASSED[0], FAILED, refused]))
+
+
+def test_a_precision_that_only_a_case_names_is_not_hidden():
+    report = report_of(PASSED, precisions=("float32",))
+    assert "| `dense` | ✓ 2 passed | ✓ 1 passed |" in to_markdown(report)
+    assert badge_of(report)[1] == "training float32 float64 · 3 passed"
+
+
+def test_one_failure_among_very_many_can_be_seen_in_the_bar():
+    page = Page(to_html(report_of([FAILED, *(case(f"a.n{number}") for number in range(999))])))
+    ((bar, _),) = page.all("rect", **{"class": "failed"})
+    assert float(bar["width"].rstrip("%")) >= 0.4
+    assert float(bar["x"].rstrip("%")) + float(bar["width"].rstrip("%")) <= 100
+
+
 def test_the_page_counts_every_outcome():
     page = Page(to_html(report_of()))
     assert page.texts("ul", **{"class": "counts"}) == ["✓ 3 passed✗ 1 failed⊘ 1 refused≠ 1 deviating○ 1 not run"]
@@ -426,6 +447,27 @@ def test_every_failure_is_on_the_page_however_many_there_are():
     assert page.texts("h2", id="failures-title") == ["Failures (100)"]
 
 
+def test_a_long_message_is_cut_on_the_page():
+    text = to_html(report_of([case(outcome="failed", message="x" * 9000, traceback="y" * 90_000, stage="run")]))
+    assert text.count("x" * 100) == text.count("x" * 4000) * 40 == 40
+    assert "(5,000 more characters)" in text
+    assert "(70,000 more characters)" in text
+
+
+def test_small_areas_in_which_all_is_well_are_drawn_as_one():
+    cases = [*(case(f"large.n{number}", units=3.0, seconds=1.0) for number in range(20)), case("a.b", units=2.0)]
+    small = [case("c.d", units=5.0), FAILED]
+    page = Page(to_html(report_of([*cases, *small])))
+    errors, times = page.texts("ul", **{"class": "bars"})
+    assert [word for word in ("conv2d", "others", "large", "a", "c") if re.search(rf"\b{word}\b", errors)] == [
+        "conv2d",
+        "others",
+        "large",
+    ]
+    assert "others✓ 5" in errors
+    assert "others0.0 ms 2 cases" in times
+
+
 def rows_of(page, kind):
     """The cells of the rows of the first table of this kind."""
     text = next(found for name, attributes, found in page.found if name == "table" and attributes["class"] == kind)
@@ -436,7 +478,7 @@ def test_the_matrix_counts_the_outcomes_for_each_feature_in_each_precision():
     rows = rows_of(Page(to_html(report_of())), "matrix")
     assert rows[1:] == [
         "Featurefloat32float64",
-        "conv2d✗\xa01 failed, 1 refused·\xa0none",
+        "conv2d✗\xa01 failed, 1 passed, 1 refused·\xa0none",
         "conv2d.dilation⊘\xa01 refused·\xa0none",
         "conv2d.padding✗\xa01 failed·\xa0none",
         "dense◐\xa02 passed, 1 not run✓\xa01 passed",
@@ -462,16 +504,18 @@ def bar_ends(report):
 
 
 def test_a_bar_passes_the_threshold_exactly_where_an_error_does():
-    ends, limit = bar_ends(report_of([case("a.b", units=127.0), case("c.d", units=129.0), case("e.f", units=math.inf)]))
+    errors = {"a.b": 127.0, "c.d": 129.0, "e.f": math.inf}
+    ends, limit = bar_ends(report_of([case(name, "failed", units=units) for name, units in errors.items()]))
     assert ends[0] == 100
     assert ends[1] >= limit >= ends[2] > 0
 
 
 def test_the_scale_of_errors_is_logarithmic():
-    ends, _ = bar_ends(report_of([case(f"a{n}.b", units=10.0**n) for n in (-4, -1, 0, 1, 2, 30)]))
-    assert ends[0] == 100
+    powers = (-4, -1, 0, 1, 2, 9, 30)
+    ends, _ = bar_ends(report_of([case(f"a{power}.b", "failed", units=10.0**power) for power in powers]))
+    assert ends[:2] == [100, 100], "what is out of all proportion does not squeeze the rest"
     assert ends[-1] == 0
-    assert ends[1] - ends[2] == pytest.approx(ends[3] - ends[4], abs=0.11)
+    assert ends[2] - ends[3] == pytest.approx(ends[4] - ends[5], abs=0.11)
 
 
 def test_the_slowest_cases_come_first():
@@ -528,7 +572,9 @@ def test_the_page_can_be_read_without_seeing_it(make):
     ids = [attributes["id"] for _, attributes, _ in page.found if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {attributes["href"][1:] for attributes, _ in page.all("a") if attributes["href"].startswith("#")} <= set(ids)
-    assert {attributes["aria-labelledby"] for attributes, _ in page.all("section")} <= set(ids)
+    assert {attributes["aria-labelledby"] for attributes, _ in page.all("section")} == {
+        attributes["id"] for attributes, _ in page.all("h2")
+    }
     levels = [int(name[1]) for name, _, _ in page.found if re.fullmatch("h[1-6]", name)]
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert all(attributes["aria-hidden"] == "true" for attributes, _ in page.all("svg"))
@@ -560,8 +606,12 @@ def test_markdown_has_verdict_reasons_counts_matrix_and_failures():
     text = to_markdown(report_of())
     assert text.startswith("## Conformance of `acme`: ✗ red\n")
     assert "- 1 of 7 cases failed.\n" in text
+    assert "- 1 of 7 cases was refused, as its plugin or ledger declares.\n" in text
     assert "**3 passed, 1 failed, 1 refused, 1 deviating, 1 not run** in 1 min 15 s" in text
-    assert "| feature | float32 | float64 |\n| --- | --- | --- |\n| `conv2d` | ✗ 1 failed, 1 refused | · |\n" in text
+    assert (
+        "| feature | float32 | float64 |\n| --- | --- | --- |\n| `conv2d` | ✗ 1 failed, 1 passed, 1 refused | · |\n"
+        in text
+    )
     assert "| `dense` | ◐ 2 passed, 1 not run | ✓ 1 passed |\n" in text
     assert (
         "**`conv2d.forward.same[float32]`** at the stage compare, 5,210 units: The claim of conv2d.forward.same\n"
@@ -577,6 +627,11 @@ def test_markdown_of_a_green_report_has_no_failures():
     text = to_markdown(report_of(PASSED))
     assert text.startswith("## Conformance of `acme`: ✓ green\n")
     assert "ailure" not in text
+
+
+def test_a_message_cannot_end_its_block_in_markdown():
+    text = to_markdown(report_of([case(outcome="failed", message="before\n```\n# after", stage="run")]))
+    assert text.endswith("\n\n````text\nbefore\n```\n# after\n````\n")
 
 
 def test_markdown_stays_short_and_says_what_it_leaves_out():

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from cnnkit.conformance.report import OUTCOMES, CaseResult, Report
+from cnnkit.conformance.selection import area_of
 
 State: TypeAlias = Literal["passed", "failed", "deviates", "partly", "refused", "not-run", "none"]
 """What became of a group of cases; `partly` passed and partly was refused or left out."""
@@ -38,7 +39,6 @@ WORDS: Final = {
 
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _UNPRINTABLE = re.compile("[^\t\n -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_DIVERGENCE = re.compile(r"v\d+")
 
 
 def printable(text: str) -> str:
@@ -141,17 +141,17 @@ def repro_command(report: Report, case: CaseResult) -> str:
 # ------------------------------------------------------------------------------------------------------------- groups
 
 
-def area_of(case_id: str) -> str:
-    """The first part of a case's id; those named after a known divergence are one area."""
-    first = case_id.partition(".")[0]
-    return "divergences" if _DIVERGENCE.fullmatch(first) else first
+def by_area(cases: Iterable[CaseResult], least: int = 0) -> dict[str, list[CaseResult]]:
+    """The cases of each area, in the order in which they ran.
 
-
-def by_area(cases: Iterable[CaseResult]) -> dict[str, list[CaseResult]]:
-    """The cases of each area, in the order in which they ran."""
+    Areas of fewer than `least` cases, none of which failed, are the last area together: `others`.
+    """
     areas: dict[str, list[CaseResult]] = {}
     for case in cases:
         areas.setdefault(area_of(case.id), []).append(case)
+    small = [area for area, found in areas.items() if len(found) < least and all(c.outcome != "failed" for c in found)]
+    if len(small) > 1:
+        areas["others"] = [case for area in small for case in areas.pop(area)]
     return areas
 
 

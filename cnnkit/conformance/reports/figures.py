@@ -18,6 +18,9 @@ from cnnkit.conformance.reports.digest import (
 )
 from cnnkit.conformance.reports.markup import e, mark
 
+LEAST_AREA = 20
+"""Areas of fewer cases, all of them well, are drawn as one."""
+
 SMALLEST_POWER, LARGEST_POWER = -2, 9
 """Errors are drawn from 10**-2 units to what there is, and to 10**9 at most."""
 
@@ -76,7 +79,10 @@ def _anchor(place: float) -> str:
 
 def error_bars(cases: Sequence[CaseResult]) -> str:
     """The worst error of each area on a logarithmic scale, a line for each case, and the threshold across all."""
-    areas = {area: worst(found, len(found)) for area, found in by_area(case for case in cases if case.units).items()}
+    areas = {
+        area: worst(found, len(found))
+        for area, found in by_area((case for case in cases if case.units), LEAST_AREA).items()
+    }
     if not areas:
         return '<p class="soft">No error was measured.</p>'
     scale = _Scale.for_errors(case.units or 0.0 for case in cases)
@@ -109,7 +115,9 @@ def _error_bar(scale: _Scale, found: Sequence[CaseResult]) -> str:
 
 def time_bars(cases: Sequence[CaseResult]) -> str:
     """How long each area took together, the longest first."""
-    areas = {area: (sum(case.seconds for case in found), len(found)) for area, found in by_area(cases).items()}
+    areas = {
+        area: (sum(case.seconds for case in found), len(found)) for area, found in by_area(cases, LEAST_AREA).items()
+    }
     longest = max((seconds for seconds, _ in areas.values()), default=0.0) or 1.0
     rows = [
         f'<li><span>{e(area)}</span><svg height="16" aria-hidden="true"><rect class="time" y="3" '

@@ -145,15 +145,19 @@ def timings(report: Report) -> str:
 def exceptions(report: Report) -> str:
     """Refusals and deviations, those with the same words together; then what did not run."""
     parts = []
-    for outcome, title in (("refused", "Refused"), ("deviates", "Deviating"), ("not-run", "Not run")):
+    for outcome, title, unsaid in (
+        ("refused", "Refused", "No reason is given"),
+        ("deviates", "Deviating", "No reason is given"),
+        ("not-run", "Not run", "The run ended before them, or left them out"),
+    ):
         cases = [case for case in report.cases if case.outcome == outcome]
         if cases:
-            parts.append(_grouped(title, cases))
+            parts.append(_grouped(title, cases, unsaid))
     none = "<p>Nothing was refused, nothing is known to deviate, and everything ran.</p>"
     return section("exceptions", "Refusals and deviations", *parts or [none])
 
 
-def _grouped(title: str, cases: Sequence[CaseResult]) -> str:
+def _grouped(title: str, cases: Sequence[CaseResult], unsaid: str) -> str:
     groups: dict[tuple[str, str, str], list[CaseResult]] = {}
     for case in cases:
         # "layers[3] needs conv2d.dilation: ..." is one refusal, wherever the layer stands.
@@ -164,7 +168,7 @@ def _grouped(title: str, cases: Sequence[CaseResult]) -> str:
         followed = f"<small>{link(issue)}</small>" if issue else ""
         names = "".join(f"<li>{name(case.name)}</li>" for case in found)
         which = folded(cases_in_words(len(found)), f"<ul>{names}</ul>") if len(found) > 1 else name(found[0].name)
-        reason = e(clipped(why, MESSAGE_LIMIT)) or "No reason is given"
+        reason = e(clipped(why, MESSAGE_LIMIT)) or unsaid
         rows.append([f"{reason}{followed}", f'<span class="whole">{e(expires) or "no date"}</span>', which])
     return table(f"{title}: {cases_in_words(len(cases))}", ["Reason", "Until", "Case"], rows, "exceptions")
 
