@@ -142,6 +142,8 @@ class Subject:
         except kind as error:
             self.stage = "compare"
             return error
+        except Refusal:
+            raise
         except Exception as error:  # whatever an engine raises instead is the finding
             self.stage = "compare"
             raise Mismatch(f"{what} raises {type(error).__name__} ({error}); expected {kind.__name__}") from error
