@@ -140,6 +140,39 @@ def test_a_report_in_which_nothing_passed_can_be_shown(form, cases):
     assert "acme" in FORMS[form](report_of(cases, verdict="red", reasons=("Too little ran.",)))
 
 
+@pytest.mark.parametrize(
+    ("units", "said"),
+    [
+        (0.0, "0 units"),
+        (0.001, "< 0.01 units"),
+        (0.0456, "0.05 units"),
+        (3.0, "3.0 units"),
+        (128.4, "128 units"),
+        (5210.4, "5,210 units"),
+        (2.04e12, "2.0e+12 units"),
+        (math.inf, "not finite"),
+    ],
+)
+def test_an_error_is_written_with_the_digits_that_mean_something(units, said):
+    text = Page(to_html(report_of([case(outcome="failed", stage="compare", units=units)]))).texts("article")[0]
+    assert f"error {said} · " in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.00043, "0.4 ms"),
+        (0.0354, "35 ms"),
+        (0.9996, "1.00 s"),
+        (12.345, "12.35 s"),
+        (59.6, "1 min 0 s"),
+        (125.4, "2 min 5 s"),
+    ],
+)
+def test_a_time_is_written_in_the_unit_that_suits_it(seconds, said):
+    assert f" in {said} (" in to_markdown(report_of(seconds=seconds))
+
+
 # ----------------------------------------------------------------------------------------------------------------- JSON
 
 
@@ -464,7 +497,7 @@ def test_small_areas_in_which_all_is_well_are_drawn_as_one():
         "others",
         "large",
     ]
-    assert "others✓ 5" in errors
+    assert "others✓ 5.0" in errors
     assert "others0.0 ms 2 cases" in times
 
 
@@ -491,7 +524,7 @@ def test_the_worst_errors_come_first_and_are_at_most_20():
     cases = [case(f"a{number % 3}.n{number}", units=float(number)) for number in range(30)]
     rows = rows_of(Page(to_html(report_of([*cases, DEVIATES]))), "")
     assert rows[2].startswith("v06.max-pool.ties[float32]not finite")
-    assert rows[3].startswith("a2.n29[float32]29")
+    assert rows[3].startswith("a2.n29[float32]29.0")
     assert rows[:2] == ["The 20 cases with the largest errors", "CaseUnitsOutcome"]
 
 
@@ -539,7 +572,7 @@ def test_refusals_for_the_same_reason_are_one_row_and_deviations_show_issue_and_
 def test_every_case_is_in_the_table_of_all_cases_in_each_precision():
     rows = rows_of(Page(to_html(report_of())), "all")
     assert (
-        "dense.forward.wideThe claim of dense.forward.wide✓\xa0passed1.2 units, 500 ms✓\xa0passed0.5 units, 125 ms"
+        "dense.forward.wideThe claim of dense.forward.wide✓\xa0passed1.2 units, 500 ms✓\xa0passed0.50 units, 125 ms"
         in rows
     )
     assert len(rows) == 2 + len({one.id for one in ALL})

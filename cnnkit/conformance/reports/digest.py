@@ -107,14 +107,16 @@ def listed(names: Iterable[str]) -> str:
 
 
 def units_in_words(units: float | None) -> str:
-    """`0.73`, `4.2`, `5,210`, `1.2e+09`, `not finite`; nothing where nothing was measured."""
+    """`0.73`, `4.0`, `5,210`, `1.2e+09`, `not finite`; nothing where nothing was measured."""
     if units is None:
         return ""
     if math.isinf(units):
         return "not finite"
     if units >= 1e7:
         return f"{units:.1e}"
-    return f"{units:,.0f}" if units >= 100 else f"{units:.2g}" if units >= 0.01 or not units else "< 0.01"
+    if units >= 100 or not units:
+        return f"{units:,.0f}"
+    return f"{units:.1f}" if units >= 1 else f"{units:.2f}" if units >= 0.01 else "< 0.01"
 
 
 def seconds_in_words(seconds: float) -> str:
