@@ -60,7 +60,17 @@ _CONTENTS = {
     "training": ("fit", "iter_fit"),
 }
 _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
-_SUBMODULES = ("arrays", "bench", "diagnosis", "randomness", "running", "summary", *_CONTENTS)
+_SUBMODULES = (
+    "arrays",
+    "bench",
+    "conformance",
+    "diagnosis",
+    "layerwise",
+    "randomness",
+    "running",
+    "summary",
+    *_CONTENTS,
+)
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 - the stub spells it out
 

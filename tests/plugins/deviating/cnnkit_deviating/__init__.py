@@ -18,7 +18,7 @@ class DeviatingBackend(Backend):
     inner: Backend
 
     def compile(self, plan, parameters):
-        if len(plan.operations) == 1 and plan.input_shape == (3,) and plan.output_shape == (17,):
+        if len(plan.operations) == 1 and plan.output_shape == (17,) and "0.bias" in parameters:
             parameters = {**parameters, "0.bias": np.zeros_like(parameters["0.bias"])}
         return self.inner.compile(plan, parameters)
 

@@ -1,0 +1,299 @@
+"""`cnnkit conformance`: judge a backend, and say what was found so that it can be acted upon."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cnnkit.cli import common
+from cnnkit.conformance import ledger, reports
+from cnnkit.conformance.report import OUTCOMES, CaseResult, Report
+from cnnkit.conformance.runner import Listener, Settings, conduct
+from cnnkit.conformance.selection import PRECISIONS, area_of, check_level, suite_cases
+from cnnkit.errors import CnnkitError, OptionError
+from cnnkit.files import write_whole
+
+WIDTH = 80
+LEAST_ROW = 20
+"""An area of fewer cases, all of them well, gets no row of its own."""
+SHOWN = 10
+"""So many failures are told in full; the rest is in the files."""
+
+_HEADINGS = {"passed": "passed", "failed": "failed", "refused": "refused", "deviates": "deviates", "not-run": "not run"}
+
+
+def conformance(
+    name: Annotated[str, typer.Argument(help="The backend to judge.")],
+    level: Annotated[
+        str | None, typer.Option(help="inference or training; left out, what its ledger claims, or else training.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="float32 or float64; may be given twice. Left out, both.")
+    ] = None,
+    device: common.DeviceOption = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "--set", metavar="NAME=VALUE", help="An option of the backend, such as threads=2."),
+    ] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop after 60s, 2m, or so; every feature is tried early.")
+    ] = None,
+    time_limit: Annotated[
+        str, typer.Option(metavar="TIME", help="How long one case may take until its process is killed.")
+    ] = "60s",
+    seed: Annotated[int, typer.Option(help="What the models of --explore are drawn from.")] = 0,
+    explore: Annotated[int, typer.Option(help="Try so many random models more.", min=0)] = 0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Try only cases of this id, such as 'v06.*'. Never makes a backend green."
+        ),
+    ] = None,
+    update_ledger: Annotated[
+        bool, typer.Option("--update-ledger", help="Rewrite the plugin's conformance.toml to what was found.")
+    ] = False,
+    json_: Annotated[str | None, typer.Option("--json", metavar="FILE", help="The report; - prints it.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the feature matrix in Markdown.")] = None,
+    badge: Annotated[Path | None, typer.Option(help="Write an SVG badge.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for a file of each failure. [conformance-failures/NAME]")
+    ] = None,
+) -> None:
+    """Judge a backend by the conformance suite: exit code 0 is green, 1 red, 2 wrong use."""
+    json_file = None if json_ in (None, "-") else Path(str(json_))
+    forms = {"json": json_file, "junit": junit, "html": html, "markdown": markdown, "badge": badge}
+    files = {form: path for form, path in forms.items() if path is not None}
+    for form, path in files.items():  # before minutes are spent on the run
+        if path.is_dir() or not path.parent.is_dir():
+            what = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise OptionError(f"--{form} {path} cannot be written: {what}. Give the path of a file in a folder.")
+    with _progress() as listener:
+        report, found_ledger = conduct(
+            Settings(
+                name,
+                check_level(level),
+                tuple(precision or PRECISIONS),
+                device,
+                common.backend_options(option),
+                seed,
+                None if budget is None else _seconds("--budget", budget),
+                fail_fast,
+                _seconds("--time-limit", time_limit),
+                explore,
+                out or Path("conformance-failures") / name,
+                listener,
+                tuple(only or ()),
+                needs_ledger=update_ledger,
+            )
+        )
+    _write(report, files)
+    if json_ == "-":
+        sys.stdout.write(reports.to_json(report).rstrip("\n") + "\n")
+    else:
+        common.console.print("\n".join(summary(report, partly=bool(only))), soft_wrap=True)
+    if update_ledger:
+        _update(found_ledger, report)
+    if not (report.green or (only and all_selected_passed(report))):
+        raise typer.Exit(1)
+
+
+def _seconds(option: str, text: str) -> float:
+    """`60s`, `2m` or `90` as seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|)", text.strip())
+    seconds = float(found[1]) * (60 if found[2] == "m" else 1) if found else 0.0
+    if seconds <= 0:
+        raise OptionError(f"{option} is {text!r}; expected a time such as 60s, 2m or 90.")
+    return seconds
+
+
+@contextmanager
+def _progress() -> Iterator[Listener | None]:
+    """A line that moves, where somebody is looking."""
+    if not common.notes.is_terminal:
+        yield None
+        return
+    columns = (
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[failed]} failed  {task.description}"),
+    )
+    with Progress(*columns, console=common.notes, transient=True) as bar:
+        task = bar.add_task("loading", total=None, failed=0)
+        failed = 0
+
+        def listen(count: int, total: int, result: CaseResult) -> None:
+            nonlocal failed
+            failed += result.outcome == "failed"
+            bar.update(task, completed=count, total=total, failed=failed, description=result.id[:30])
+
+        yield listen
+
+
+def _write(report: Report, files: Mapping[str, Path]) -> None:
+    for form, path in files.items():
+        text = getattr(reports, f"to_{form}")(report)
+        try:
+            write_whole(path, text.encode())
+        except OSError as error:
+            raise CnnkitError(f"{path} cannot be written: {error}.") from error
+
+
+def _update(found: ledger.Ledger, report: Report) -> None:
+    if found.path is None:
+        common.notes.print("The ledger is as it was: the backend could not be loaded.")
+        return
+    try:
+        changes = ledger.update(found, report.cases, suite_cases())
+    except OSError as error:
+        raise CnnkitError(f"the ledger {found.path} cannot be written: {error}.") from error
+    added = sum(change.startswith("added") for change in changes)
+    lines = [f"{found.path}: {len(changes)} entries changed", *(f"  {change}" for change in changes)]
+    if added:
+        lines += _wrapped(
+            f"Write into the {added} added why the backend deviates (reason) and where that is being followed up "
+            "(issue). Until somebody has, the run stays red."
+        )
+    common.notes.print("\n".join(lines), soft_wrap=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- in words
+
+
+def summary(report: Report, *, partly: bool = False) -> list[str]:
+    """The lines that a run ends with; `partly` for one that was to try some cases only."""
+    groups = _grouped(report.failures)
+    lines = [*_head(report), "", *_areas(report)]
+    for group in groups[:SHOWN]:
+        lines += ["", *_failure(group, report.backend)]
+    rest = sum(len(group) for group in groups[SHOWN:])
+    if rest:
+        lines += ["", *_wrapped(f"{_count(rest)} more failed: --json FILE or --html FILE has all of them.")]
+    saved = [Path(failure.repro).parent for failure in report.failures if failure.repro]
+    if saved:
+        lines += ["", *_wrapped(f"Files that repeat {_count(len(saved))} are in {saved[0]}.")]
+    if report.reasons and not (partly and all_selected_passed(report)):
+        lines += ["", "Why it is red:"]
+        lines += [line for reason in report.reasons for line in _wrapped(reason, "  - ", "    ")]
+    return [*lines, "", *_wrapped(_verdict(report, partly=partly))]
+
+
+def _count(cases: int) -> str:
+    return f"{cases} case" if cases == 1 else f"{cases} cases"
+
+
+def all_selected_passed(report: Report) -> bool:
+    """Whether some cases ran, and nothing was found against the backend or its ledger in them."""
+    counts = report.counts
+    return counts["passed"] > 0 and counts["failed"] == 0 and not report.ledger_problems
+
+
+def _verdict(report: Report, *, partly: bool) -> str:
+    ran = len(report.cases) - report.counts["not-run"]
+    some = f"{ran} of {len(report.cases)} cases ran"
+    if partly and all_selected_passed(report):
+        return f"PARTIAL: nothing failed, but only {some}. A part of the suite makes no backend green."
+    if report.red:
+        return f"RED: backend '{report.backend}' does not conform at the level {report.level}."
+    early = f" So far: {some} within the budget." if report.counts["not-run"] else ""
+    return f"GREEN: backend '{report.backend}' conforms at the level {report.level}.{early}"
+
+
+def _head(report: Report) -> list[str]:
+    device = f" on {report.device}" if report.device else ""
+    origin = f" ({report.distribution})" if report.distribution else ""
+    return _wrapped(
+        f"Backend '{report.backend}'{origin}{device}, conformance suite {report.suite}, level {report.level}, "
+        f"{' and '.join(report.precisions)}, {report.seconds:.1f} s"
+    )
+
+
+def _areas(report: Report) -> list[str]:
+    """A table: how many cases of each area had each outcome, and the worst error of those that passed."""
+    areas: dict[str, list[CaseResult]] = {}
+    for case in report.cases:  # a case in two precisions counts twice
+        areas.setdefault(area_of(case.id), []).append(case)
+    others = [case for area in [area for area in areas if _is_minor(areas[area])] for case in areas.pop(area)]
+    rows = [(area[:20], cases) for area, cases in areas.items()]
+    rows += [("others", others)] if others else []
+    heading = f"{'area':20}" + "".join(f"{_HEADINGS[outcome]:>9}" for outcome in OUTCOMES) + f"{'worst error':>13}"
+    return [heading, *(_row(area, cases) for area, cases in [*rows, ("all", list(report.cases))])]
+
+
+def _is_minor(cases: Sequence[CaseResult]) -> bool:
+    """Whether an area needs no row of its own: nothing ran, or little and that well."""
+    outcomes = {case.outcome for case in cases}
+    return outcomes == {"not-run"} or (len(cases) < LEAST_ROW and "failed" not in outcomes)
+
+
+def _row(area: str, cases: Sequence[CaseResult]) -> str:
+    counts = Counter(case.outcome for case in cases)
+    worst = max((case.units or 0.0 for case in cases if case.outcome == "passed"), default=None)
+    error = "" if worst is None else f"{worst:.1f}"
+    return (f"{area:20}" + "".join(f"{counts[outcome] or '·':>9}" for outcome in OUTCOMES) + f"{error:>13}").rstrip()
+
+
+def _grouped(failures: Sequence[CaseResult]) -> list[list[CaseResult]]:
+    """Failures that say the same, together; if that leaves many, then those of an area at the same stage."""
+    groups = _together(failures, _finding)
+    return groups if len(groups) <= SHOWN else _together(failures, lambda failure: (failure.stage, area_of(failure.id)))
+
+
+def _together(failures: Sequence[CaseResult], key: Callable[[CaseResult], object]) -> list[list[CaseResult]]:
+    groups: dict[object, list[CaseResult]] = {}
+    for failure in failures:
+        groups.setdefault(key(failure), []).append(failure)
+    return list(groups.values())
+
+
+def _finding(failure: CaseResult) -> tuple[str | None, str]:
+    """What was found, as far as it can be the same in several cases: the case in both precisions, or one exception."""
+    if failure.stage == "compare":
+        return failure.stage, failure.id
+    if failure.error == "TrainingNotSupported":
+        return failure.stage, failure.error
+    return failure.stage, failure.message
+
+
+def _failure(group: Sequence[CaseResult], backend: str) -> list[str]:
+    first, *others = group
+    more = f" and {len(others)} more" if others else ""
+    if others and len({failure.id for failure in group}) == 1:
+        more = f" and in {', '.join(failure.precision for failure in others)}"
+    lines = _wrapped(f"FAILED {first.name}{more}, at the stage {first.stage}", "", "  ")
+    lines += _wrapped(f"claim  {first.claim}", "  ", "         ")
+    lines += _wrapped(f"found  {first.message}", "  ", "         ")
+    if first.stage in ("crash", "timeout"):
+        printed = [line for line in first.traceback.splitlines() if line.strip() and not _is_ours(line)]
+        lines += ["  printed last:", *(f"    {_end_of(line)}" for line in printed[-8:])] if printed else []
+    if first.repro:
+        lines.append(f"  repeat cnnkit repro {shlex.quote(first.repro)} --backend {backend}")
+    return lines
+
+
+def _end_of(line: str) -> str:
+    """A line that fits; of a long path the end says most."""
+    return line if len(line) <= WIDTH - 4 else f"...{line[7 - WIDTH :]}"
+
+
+def _is_ours(line: str) -> bool:
+    """Whether a line of the stack of a process that died or hung says where the suite was, not where the backend was."""
+    ours = ("/cnnkit/conformance/", "\\cnnkit\\conformance\\", '"<string>"', "threading.py", "Extension modules:")
+    return any(mark in line for mark in ours)
+
+
+def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)

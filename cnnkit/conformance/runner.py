@@ -1,0 +1,383 @@
+"""Running the suite: one process for the backend, a time limit for everything, and a report whatever happens."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+import cnnkit
+from cnnkit import plugins
+from cnnkit.conformance import SUITE_VERSION, ledger
+from cnnkit.conformance.case import Case, Level
+from cnnkit.conformance.ledger import Ledger
+from cnnkit.conformance.process import Ended, SuiteFault, WorkerProcess
+from cnnkit.conformance.report import CaseResult, Report, reasons_for_red
+from cnnkit.conformance.selection import (
+    PRECISIONS,
+    NoBackend,
+    Pair,
+    check_level,
+    check_precisions,
+    covering_order,
+    load_result,
+    pairs,
+    selected,
+    suite_cases,
+    tried,
+    untried,
+)
+from cnnkit.errors import BackendOptionError, OptionError
+
+LOAD_LIMIT: Final = 60.0
+"""Seconds in which a plugin is loaded, and in which a backend is created: importing an engine takes its time."""
+
+CRASHES_IN_A_ROW: Final = 5
+"""After so many crashes or hangs, one after the other, the rest is not tried."""
+
+SAVING_LIMIT: Final = 20.0
+"""Seconds that go into making the files of failures small and writing them; what fails after that has no file."""
+
+Listener: TypeAlias = Callable[[int, int, CaseResult], None]
+"""Is told how many cases have been tried, of how many, and what became of the last one."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for; see `run`. With `needs_ledger`, a ledger that could not be rewritten is an error at once."""
+
+    name: str
+    level: Level | None = None
+    precisions: tuple[str, ...] = PRECISIONS
+    device: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    budget: float | None = None
+    fail_fast: bool = False
+    time_limit: float = 60.0
+    explore: int = 0
+    folder: Path | None = None
+    progress: Listener | None = None
+    only: tuple[str, ...] = ()
+    needs_ledger: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level", check_level(self.level))
+        object.__setattr__(self, "precisions", check_precisions(self.precisions))
+        for what, seconds in (("budget", self.budget), ("time_limit", self.time_limit)):
+            if seconds is not None and not 0 < seconds < float("inf"):
+                raise OptionError(f"{what} is {seconds!r}; expected seconds, more than 0.")
+        if self.explore < 0:
+            raise OptionError(f"explore is {self.explore!r}; expected a number of models, 0 or more.")
+        try:
+            json.dumps(dict(self.options))
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                f"options is {self.options!r}; expected texts, numbers, true and false: {error}."
+            ) from error
+
+
+def run(
+    name: str,
+    *,
+    level: str | None = None,
+    precisions: Sequence[str] = PRECISIONS,
+    device: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    budget: float | None = None,
+    fail_fast: bool = False,
+    time_limit: float = 60.0,
+    explore: int = 0,
+    folder: str | Path | None = None,
+    progress: Listener | None = None,
+    only: Sequence[str] = (),
+) -> Report:
+    """Judge the backend `name` by the conformance suite, in a process of its own.
+
+    Args:
+        name: The backend's name, as `cnnkit backends` lists it.
+        level: "inference" or "training"; None is what the backend's ledger claims, or else "training".
+        precisions: In which precisions.
+        device: One of the backend's devices; None is its own choice.
+        options: The backend's options.
+        seed: What the models of `explore` are drawn from.
+        budget: Stop after so many seconds; the cases are then tried in an order that covers every feature early.
+        fail_fast: Stop at the first failure.
+        time_limit: Seconds for one case, after which the process is killed and the case has failed.
+        explore: So many random models more.
+        folder: Where a file is written for each failure, which `cnnkit repro` replays; None for no files.
+        progress: Called after every case: how many were tried, of how many, and the result.
+        only: Try only the cases whose id matches one of these patterns. Such a run is never green: it proves too little.
+
+    Ctrl-C ends the run, not the report: what was not tried is `not-run`, and the report is red.
+
+    Raises:
+        BackendNotFound: No plugin registers the name.
+        OptionError: An argument or an option of the backend is wrong.
+    """
+    settings = Settings(
+        name,
+        check_level(level),
+        tuple(precisions) if not isinstance(precisions, str) else check_precisions(precisions),
+        device,
+        dict(options or {}),
+        seed,
+        budget,
+        fail_fast,
+        time_limit,
+        explore,
+        None if folder is None else Path(folder),
+        progress,
+        (only,) if isinstance(only, str) else tuple(only),
+    )
+    return conduct(settings)[0]
+
+
+def conduct(settings: Settings) -> tuple[Report, Ledger]:
+    """The report of a run, and the ledger that it was judged by."""
+    if settings.name not in plugins.backend_names():
+        plugins.status(settings.name)  # raises the error that says which there are
+    conductor = _Conductor(settings)
+    try:
+        conductor.conduct()
+    except KeyboardInterrupt:
+        conductor.stopped = "The run was interrupted."
+    finally:
+        conductor.close()
+    return conductor.report(), conductor.ledger
+
+
+class _Conductor:
+    """One run: its worker, restarted as needed, and the results so far."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.started = datetime.now(UTC)
+        self.began = time.monotonic()
+        self.worker: WorkerProcess | None = None
+        self.loaded: dict[str, Any] = {}
+        """What the plugin said of itself when it was loaded."""
+        self.there: set[str] = set()
+        """The precisions in which the worker that runs has a backend."""
+        self.missing: dict[str, dict[str, Any]] = {}
+        """The precisions in which there is none to be had, and why."""
+        self.level: Level = settings.level or "training"
+        self.ledger = Ledger()
+        self.problems: list[str] = []
+        self.results: dict[str, CaseResult] = {}
+        self.crashes = 0
+        self.saving = 0.0
+        self.partial = False
+        self.stopped = ""
+
+    def conduct(self) -> None:
+        """Try everything that is to be tried."""
+        self.worker = WorkerProcess()  # it imports the cases while we do
+        cases = suite_cases(self.settings.explore, self.settings.seed)
+        self._load()
+        self._read_ledger(cases)
+        found = pairs(cases, self.level, self.settings.precisions)
+        self.results = {result.name: result for result in map(untried, found)}
+        chosen = selected(found, self.settings.only) if self.settings.only else found
+        if not self.loaded["ready"]:
+            self.stopped = f"Backend '{self.settings.name}' could not be loaded: the first failure says why."
+            self._record(load_result(chosen[0], self.loaded), 1, len(chosen))
+            return
+        for precision in self.settings.precisions:
+            self._has_backend(precision)
+        self._reject_wrong_options()
+        order = chosen if self.settings.budget is None else covering_order(chosen)
+        for count, pair in enumerate(order, start=1):
+            if self._is_over():
+                break
+            self._record(self._try(pair), count, len(order))
+
+    def _load(self) -> None:
+        assert self.worker is not None  # noqa: S101 - it has just been started
+        try:
+            self.loaded = self.worker.ask(3 * LOAD_LIMIT, **self._start_request())
+        except Ended as ended:
+            self.loaded = {"ready": False, **_lost("the plugin was loaded", ended)}
+            self.close()
+
+    def _read_ledger(self, cases: Sequence[Case]) -> None:
+        path, problem = self.loaded.get("ledger"), self.loaded.get("ledger_problem")
+        self.ledger = ledger.read(None if path is None else Path(path), cases)
+        self.problems += [*([problem] if problem else []), *self.ledger.problems]
+        if self.settings.needs_ledger and self.loaded["ready"]:
+            ledger.require_writable(self.settings.name, self.ledger)
+        self.level = self.settings.level or self.ledger.level or "training"
+
+    def _reject_wrong_options(self) -> None:
+        """A mistake in the backend's options is the caller's, and no finding about the backend."""
+        wrong = [answer for answer in self.missing.values() if answer.get("wrong_use")]
+        if self.settings.options and len(wrong) == len(self.settings.precisions):
+            raise BackendOptionError(wrong[0]["message"])
+
+    def _is_over(self) -> bool:
+        if self.settings.fail_fast and any(result.outcome == "failed" for result in self.results.values()):
+            self.stopped = "The run was stopped at the first failure."
+        elif self.crashes >= CRASHES_IN_A_ROW:
+            self.stopped = f"The run was stopped after {self.crashes} crashes or hangs in a row."
+        elif self.settings.budget is not None:
+            self.partial = time.monotonic() - self.began > self.settings.budget
+        return bool(self.stopped) or self.partial
+
+    # ------------------------------------------------------------------------------------------------------- the worker
+
+    def _start_request(self) -> dict[str, Any]:
+        wanted = self.settings
+        return {
+            "ask": "start",
+            "name": wanted.name,
+            "device": wanted.device,
+            "options": dict(wanted.options),
+            "explore": wanted.explore,
+            "seed": wanted.seed,
+        }
+
+    def _has_backend(self, precision: str) -> bool:
+        """Whether there is a worker with a backend in this precision, after starting what has to be started."""
+        if precision in self.missing:
+            return False
+        if self.worker is not None and precision in self.there:
+            return True
+        try:
+            if self.worker is None:
+                self.worker = WorkerProcess()
+                self.worker.ask(3 * LOAD_LIMIT, **self._start_request())
+            answer = self.worker.ask(LOAD_LIMIT, ask="create", precision=precision)
+        except Ended as ended:
+            answer = {"ready": False, **_lost("the backend was created", ended)}
+            self.close()
+        if answer["ready"]:
+            self.there.add(precision)
+        else:
+            self.missing[precision] = answer
+        return bool(answer["ready"])
+
+    def close(self) -> None:
+        """Be done with the worker; if there is more to do, another one is started."""
+        worker, self.worker = self.worker, None
+        self.there.clear()
+        if worker is not None:
+            worker.close()
+
+    # -------------------------------------------------------------------------------------------------------- the cases
+
+    def _try(self, pair: Pair) -> CaseResult:
+        case, precision = pair
+        if not self._has_backend(precision):
+            return load_result(pair, self.missing[precision])
+        assert self.worker is not None  # noqa: S101 - it has the backend
+        limit, begin = self.settings.time_limit, time.monotonic()
+        try:
+            found = self.worker.ask(limit, ask="judge", case=case.id, precision=precision, time_limit=limit)
+        except Ended as ended:
+            self.close()
+            self.crashes += 1
+            seconds = time.monotonic() - begin
+            lost = _lost("the case was tried", ended)
+            return tried(pair, {"outcome": "failed", "stage": ended.stage, "seconds": seconds, **lost})
+        self.crashes = 0
+        return tried(pair, found)
+
+    def _record(self, result: CaseResult, count: int, total: int) -> None:
+        """Take a result as the ledger reads it, and write the file that repeats a failure."""
+        result, problem = self.ledger.apply(result)
+        self.problems += [problem] if problem else []
+        if result.outcome == "failed" and self.settings.folder is not None:
+            result = self._saved(result, self.settings.folder)
+        self.results[result.name] = result
+        if self.settings.progress is not None:
+            self.settings.progress(count, total, result)
+
+    def _saved(self, result: CaseResult, folder: Path) -> CaseResult:
+        hopeless = result.stage == "load" or result.error == "TrainingNotSupported"
+        if hopeless or self.saving > SAVING_LIMIT:
+            return result
+        begin = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.worker is not None:
+                path = self.worker.ask(LOAD_LIMIT, ask="save", folder=str(folder))["path"]
+            else:
+                path = str(_save_without_backend(folder, self.settings.name, result))
+        except (OSError, SuiteFault) as error:
+            return result.model_copy(update={"message": f"{result.message} (No file repeats it: {error})"})
+        except Ended as ended:
+            self.close()
+            message = f"{result.message} (No file repeats it: while it was made smaller, {ended}.)"
+            return result.model_copy(update={"message": message})
+        finally:
+            self.saving += time.monotonic() - begin
+        return result.model_copy(update={"repro": path})
+
+    # ------------------------------------------------------------------------------------------------------- the report
+
+    def report(self) -> Report:
+        """What was found out, whether the run came to its end or not."""
+        results = list(self.results.values())
+        if results and all(result.outcome != "not-run" for result in results):
+            self.problems += self.ledger.unused_features(results)
+        reasons = [self.stopped] if self.stopped else []
+        reasons += ["Only a part of the suite was selected."] if self.settings.only else []
+        reasons += reasons_for_red(results, self.problems, partial=self.partial)
+        reasons += self._only_predicts(results)
+        wanted = self.settings
+        versions = {"cnnkit": cnnkit.__version__, "python": platform.python_version(), "numpy": np.__version__}
+        return Report(
+            suite=SUITE_VERSION,
+            backend=wanted.name,
+            distribution=self.loaded.get("distribution", ""),
+            level=self.level,
+            precisions=wanted.precisions,
+            device=wanted.device,
+            options={name: str(value) for name, value in wanted.options.items()},
+            seed=wanted.seed,
+            started=self.started.isoformat(timespec="seconds"),
+            seconds=time.monotonic() - self.began,
+            versions=versions | self.loaded.get("versions", {}),
+            platform=platform.platform(),
+            ledger=None if self.ledger.path is None else str(self.ledger.path),
+            ledger_problems=tuple(self.problems),
+            cases=tuple(results),
+            verdict="red" if reasons else "green",
+            reasons=tuple(reasons),
+        )
+
+    def _only_predicts(self, results: Sequence[CaseResult]) -> list[str]:
+        if not any(result.error == "TrainingNotSupported" and result.outcome == "failed" for result in results):
+            return []
+        file = self.ledger.path or "a conformance.toml"
+        says = f"Backend '{self.settings.name}' only predicts: its compile_training raises TrainingNotSupported."
+        fix = f'Judge it with --level inference, or write level = "inference" at the top of its ledger, {file}.'
+        return [f"{says} {fix}"]
+
+
+def _lost(doing: str, ended: Ended) -> dict[str, Any]:
+    return {"message": f"While {doing}, {ended}.", "error": ended.error, "traceback": ended.printed}
+
+
+def _save_without_backend(folder: Path, name: str, result: CaseResult) -> Path:
+    """Write the file for a crash or a hang, which has taken the backend with it."""
+    from cnnkit.conformance.judging import Verdict
+    from cnnkit.conformance.repro import save_failure
+
+    return save_failure(
+        folder,
+        case_id=result.id,
+        precision=result.precision,
+        backend_name=name,
+        backend=NoBackend(),
+        refuses=None,
+        verdict=Verdict("failed", result.seconds, None, result.stage, result.message, result.error, result.traceback),
+    )

@@ -1,0 +1,374 @@
+"""Running the suite on the little distributions of tests/plugins: whatever a backend does, there is a report."""
+
+import pytest
+
+import cnnkit
+from cnnkit.conformance import SUITE_VERSION, run
+from cnnkit.conformance.case import Case
+from cnnkit.conformance.selection import area_of, covering_order, pairs, selected, suite_cases
+from cnnkit.errors import BackendNotFound, BackendOptionError, OptionError
+
+FORWARD = [f"dense.forward.{name}" for name in ("square", "wide", "deep", "one-feature", "one-unit")]
+WIDE = "dense.forward.wide"
+
+
+@pytest.fixture(autouse=True)
+def _plugins(plugin_folder, on_path, monkeypatch):
+    on_path(plugin_folder)
+    monkeypatch.delenv("CNNKIT_DISABLE_BACKENDS", raising=False)
+    monkeypatch.delenv("CNNKIT_PROBE_TIMEOUT", raising=False)
+
+
+def outcomes(report, precision="float32"):
+    """What became of the cases that were tried in a precision, by their ids without dense.forward."""
+    tried = [case for case in report.cases if case.precision == precision and case.outcome != "not-run"]
+    return {case.id.removeprefix("dense.forward."): case.outcome for case in tried}
+
+
+# ----------------------------------------------------------------------------------------------------- right and wrong
+
+
+def test_a_right_backend_passes_whatever_is_selected_but_a_selection_is_never_green():
+    report = run("loopback", only=FORWARD, seed=3)
+    assert set(outcomes(report).values()) == set(outcomes(report, "float64").values()) == {"passed"}
+    assert {case.id for case in report.cases} == {case.id for case in suite_cases()}
+    assert report.red
+    assert report.reasons[0] == "Only a part of the suite was selected."
+    assert all(0 < case.units < 128 and case.seconds > 0 for case in report.cases if case.outcome == "passed")
+    assert (report.suite, report.backend, report.distribution) == (SUITE_VERSION, "loopback", "cnnkit-loopback 1.0")
+    assert (report.level, report.precisions, report.seed, report.device) == (
+        "training",
+        ("float32", "float64"),
+        3,
+        None,
+    )
+    assert report.versions.items() >= {"cnnkit": cnnkit.__version__, "cnnkit-loopback": "1.0"}.items()
+    assert {"python", "numpy"} <= set(report.versions)
+    assert report.started.endswith("+00:00")
+
+
+@pytest.mark.parametrize("name", ["loopback", "declared"])
+def test_a_right_backend_is_green_within_a_budget_and_what_it_refuses_is_counted_apart(name):
+    report = run(name, budget=8)
+    assert report.reasons == ()
+    assert report.green
+    refused = [case for case in report.cases if case.outcome == "refused"]
+    assert bool(refused) == (name == "declared")
+    assert {case.precision for case in refused} == ({"float32", "float64"} if refused else set())
+    assert all("conv2d.dilation" in case.features for case in refused if case.precision == "float32")
+
+
+def test_zeros_fail_everything_that_is_compared():
+    report = run("null", only=[*FORWARD, "dense.gradient.sandwich"])
+    assert report.counts["failed"] == 2 * 6
+    assert {case.stage for case in report.failures} == {"compare"}
+    assert report.red
+
+
+def test_a_refusal_that_nobody_announced_is_a_failure_and_an_announced_one_is_not():
+    dilated = [case.id for case in suite_cases() if "conv2d.dilation" in case.features and case.level == "inference"]
+    assert dilated
+    silent = run("refusing", only=dilated[:3], precisions=["float32"])
+    assert silent.counts["failed"] == len(dilated[:3])
+    assert {(case.stage, case.error) for case in silent.failures} == {("refuse", "UnsupportedModel")}
+    assert "Neither cnnkit_supports nor the ledger said so beforehand" in silent.failures[0].message
+    announced = run("declared", only=dilated[:3], precisions=["float32"])
+    assert announced.counts["refused"] == len(dilated[:3])
+    assert announced.failures == []
+
+
+def test_a_precision_that_is_refused_beforehand_is_refused_in_every_case():
+    report = run("declared", only=FORWARD)
+    assert set(outcomes(report, "float64").values()) == {"refused"}
+    assert set(outcomes(report, "float32").values()) == {"passed"}
+
+
+# ------------------------------------------------------------------------------------------------- crashes and hangs
+
+
+def test_after_a_crash_the_run_goes_on_with_the_next_case():
+    report = run("crashing", only=FORWARD, precisions=["float32"])
+    assert outcomes(report) == {
+        "square": "passed",
+        "wide": "failed",
+        "deep": "failed",
+        "one-feature": "failed",
+        "one-unit": "passed",
+    }
+    assert [(case.stage, case.error) for case in report.failures] == [
+        ("crash", "SIGSEGV"),
+        ("crash", "exit code 3"),
+        ("compile", "ZeroDivisionError"),
+    ]
+    assert "the engine says goodbye" in report.failures[1].traceback
+    assert report.failures[1].message == "While the case was tried, the process ended itself with exit code 3."
+
+
+def test_after_a_hang_the_run_goes_on_with_the_next_case():
+    report = run("sleeping", only=FORWARD[3:], time_limit=1, precisions=["float32"])
+    assert outcomes(report) == {"one-feature": "failed", "one-unit": "passed"}
+    [hang] = report.failures
+    assert (hang.stage, hang.error) == ("timeout", "timeout")
+    assert 1 <= hang.seconds < 5
+
+
+def test_after_five_crashes_in_a_row_the_rest_is_not_tried():
+    report = run("crashing", only=FORWARD, options={"at": "always"})
+    assert report.counts["failed"] == 5
+    assert "The run was stopped after 5 crashes or hangs in a row." in report.reasons
+    assert outcomes(report, "float64") == {}
+
+
+def test_a_backend_that_cannot_be_made_in_one_precision_fails_there_and_is_judged_in_the_other():
+    report = run("crashing", only=["dense.forward.square"], options={"at": "float64"})
+    assert outcomes(report) == {"square": "passed"}
+    [failure] = report.failures
+    assert (failure.precision, failure.stage, failure.error) == ("float64", "load", "exit code 5")
+    assert failure.message == "While the backend was created, the process ended itself with exit code 5."
+
+
+# -------------------------------------------------------------------------------------------------------- not to be had
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        (
+            "broken-import",
+            "KeyError",
+            r"not ready \(broken\): cannot be imported: RuntimeError: the engine is not set up",
+        ),
+        ("exits", "SystemExit", r"not ready \(broken\): cannot be imported: SystemExit: no licence found"),
+        ("missing-dependency", "ModuleNotFoundError", r"needs the module 'cnnkit_engine_that_nobody_has'"),
+        ("duplicate", "conflict", r"is registered by cnnkit-duplicate-a 1.0 and by cnnkit-duplicate-b 2.5"),
+        ("future", "incompatible-api", r"is written for version 99 of the plugin interface"),
+        ("no-device", "no-device", r"finds no abacus\. Plug in an abacus\."),
+    ],
+)
+def test_a_backend_that_cannot_be_loaded_fails_once_with_the_reason_and_the_rest_does_not_run(name, error, says):
+    report = run(name)
+    [failure] = report.failures
+    assert (failure.stage, failure.error) == ("load", error)
+    with pytest.raises(AssertionError, match=says):
+        raise AssertionError(failure.message)
+    assert report.counts["not-run"] == len(report.cases) - 1
+    assert report.reasons[0] == f"Backend '{name}' could not be loaded: the first failure says why."
+
+
+def test_a_plugin_that_hangs_is_not_waited_for(monkeypatch):
+    monkeypatch.setenv("CNNKIT_PROBE_TIMEOUT", "0.5")
+    [failure] = run("slow").failures
+    assert "did not answer within 0.5 s" in failure.message
+
+
+def test_a_plugin_that_ends_the_process_is_a_failure_to_load():
+    [failure] = run("crashing", device="gone").failures
+    assert (failure.stage, failure.error) == ("load", "exit code 4")
+    assert failure.message == "While the plugin was loaded, the process ended itself with exit code 4."
+
+
+def test_a_create_hook_that_makes_nothing_fails_every_case_at_load():
+    report = run("null-create", only=FORWARD)
+    assert set(outcomes(report).values()) == set(outcomes(report, "float64").values()) == {"failed"}
+    assert {case.stage for case in report.failures} == {"load"}
+
+
+# ------------------------------------------------------------------------------------------------------------ wrong use
+
+
+def test_a_backend_that_nobody_registers_is_an_error():
+    with pytest.raises(BackendNotFound, match=r"No backend is called 'loopbach'\. Did you mean 'loopback'\?"):
+        run("loopbach")
+
+
+def test_a_wrong_option_is_an_error_and_no_finding():
+    with pytest.raises(BackendOptionError, match="Backend 'numpy' has no option 'treads'; its options are threads"):
+        run("loopback", options={"treads": 2})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"level": "both"}, "level is 'both'; expected one of inference, training"),
+        ({"precisions": ["float16"]}, "float16"),
+        ({"precisions": []}, r"precisions is \(\); expected a list with float32, float64 or both"),
+        ({"precisions": "float32"}, "precisions is 'float32'; expected a list"),
+        ({"budget": 0}, "budget is 0; expected seconds, more than 0"),
+        ({"time_limit": -1.0}, "time_limit is -1.0; expected seconds"),
+        ({"explore": -1}, "explore is -1; expected a number of models"),
+        ({"only": ["dense.*", "danse.*"]}, r"no case is called 'danse\.\*' at this level"),
+        ({"options": {"threads": object()}}, "expected texts, numbers, true and false"),
+    ],
+)
+def test_a_wrong_argument_is_an_error(arguments, says):
+    with pytest.raises(OptionError, match=says):
+        run("loopback", **arguments)
+
+
+# --------------------------------------------------------------------------------------------------- levels and ledger
+
+
+def test_a_level_that_the_ledger_claims_is_the_level_of_the_run():
+    report = run("inference-only", only=FORWARD)
+    assert report.level == "inference"
+    assert {case.level for case in report.cases} == {"inference"}
+    assert report.counts["failed"] == 0
+    assert report.ledger.endswith("conformance.toml")
+
+
+def test_a_backend_that_only_predicts_is_told_once_what_to_say():
+    report = run("inference-only", level="training", only=["dense.forward.square", "dense.gradient.*"])
+    assert {(case.stage, case.error) for case in report.failures} == {("refuse", "TrainingNotSupported")}
+    assert {case.level for case in report.failures} == {"training"}
+    [reason] = [reason for reason in report.reasons if "only predicts" in reason]
+    assert 'with --level inference, or write level = "inference" at the top of its ledger' in reason
+
+
+def test_a_deviation_that_the_ledger_admits_deviates():
+    report = run("deviating", only=FORWARD)
+    assert outcomes(report)["wide"] == outcomes(report, "float64")["wide"] == "deviates"
+    assert report.counts["failed"] == 0
+    assert report.ledger_problems == ()
+    [deviation, _] = [case for case in report.cases if case.outcome == "deviates"]
+    assert (deviation.reason, deviation.issue) == (
+        "The engine forgets the bias of a layer with 17 units",
+        "https://example.org/deviating/issues/17",
+    )
+
+
+def test_a_ledger_that_says_what_is_not_so_turns_the_run_red(tmp_path, monkeypatch):
+    path = tmp_path / "other.toml"
+    path.write_text(
+        'version = 1\n[[deviation]]\ncase = "dense.forward.square[float32]"\nkind = "fails"\nstage = "compare"\n'
+        'error = 3e5\nreason = "r"\nissue = "https://example.org/1"\nexpires = 2999-01-01\n'
+    )
+    monkeypatch.setenv("DEVIATING_LEDGER", str(path))
+    report = run("deviating", only=FORWARD)
+    assert report.ledger_problems == (f"{path}: dense.forward.square[float32]: it passes. Remove the entry.",)
+    assert report.ledger_problems[0] in report.reasons
+    assert [case.name for case in report.failures] == [f"{WIDE}[float32]", f"{WIDE}[float64]"]
+
+
+def test_a_ledger_that_cannot_be_read_is_red_and_no_crash(tmp_path, monkeypatch):
+    path = tmp_path / "other.toml"
+    path.write_text("version = = 1")
+    monkeypatch.setenv("DEVIATING_LEDGER", str(path))
+    report = run("deviating", only=["dense.forward.square"])
+    [problem] = report.ledger_problems
+    assert problem.startswith(f"{path}: it cannot be read")
+    assert report.level == "training"
+
+
+# --------------------------------------------------------------------------------------------------- how far a run goes
+
+
+def test_the_first_failure_can_be_the_last_case():
+    report = run("crashing", only=FORWARD, fail_fast=True)
+    assert outcomes(report) == {"square": "passed", "wide": "failed"}
+    assert outcomes(report, "float64") == {}
+    assert "The run was stopped at the first failure." in report.reasons
+
+
+def test_progress_is_told_after_every_case():
+    told = []
+    run("loopback", only=FORWARD[3:], progress=lambda *now: told.append(now))
+    assert [(count, total, result.name) for count, total, result in told] == [
+        (1, 4, "dense.forward.one-feature[float32]"),
+        (2, 4, "dense.forward.one-unit[float32]"),
+        (3, 4, "dense.forward.one-feature[float64]"),
+        (4, 4, "dense.forward.one-unit[float64]"),
+    ]
+
+
+def test_an_interrupted_run_reports_what_it_has():
+    def stop(count, *_):
+        if count == 2:
+            raise KeyboardInterrupt
+
+    report = run("loopback", only=FORWARD, progress=stop)
+    assert outcomes(report) == {"square": "passed", "wide": "passed"}
+    assert report.reasons[0] == "The run was interrupted."
+    assert report.red
+
+
+def test_a_failure_is_saved_as_a_file_and_a_run_without_failures_makes_no_folder(tmp_path):
+    run("loopback", only=[WIDE], folder=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    report = run("crashing", only=FORWARD, precisions=["float32"], folder=tmp_path / "some")
+    files = {case.id: case.repro for case in report.failures}
+    assert set(files.values()) == {str(path) for path in (tmp_path / "some").iterdir()}
+    assert set(files) == {WIDE, "dense.forward.deep", "dense.forward.one-feature"}
+
+
+def test_what_the_ledger_admits_is_not_saved(tmp_path):
+    run("deviating", only=[WIDE], folder=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_random_models_can_be_tried_too():
+    known = {case.id for case in suite_cases()}
+    more = [case.id for case in suite_cases(2, 7) if case.id not in known]
+    assert len(more) == 2
+    report = run("loopback", explore=2, seed=7, only=more, precisions=["float32"])
+    assert report.counts["passed"] == 2
+
+
+# -------------------------------------------------------------------------------------------------------------- order
+
+
+def case(name, *features, level="inference", precisions=("float32", "float64")):
+    return Case(name, "True", level, frozenset(features), print, precisions)
+
+
+CASES = [
+    case("a.one", "x"),
+    case("a.two", "x"),
+    case("a.three", "x", "y"),
+    case("b.one", "x"),
+    case("b.two", "z", level="training"),
+    case("c.one", "z", level="training", precisions=("float64",)),
+]
+
+
+def names(found):
+    return [f"{one.id} {precision[5:]}" for one, precision in found]
+
+
+def test_a_run_goes_through_one_precision_after_the_other_in_the_order_of_the_suite():
+    assert names(pairs(CASES, "inference", ["float64", "float32"])) == [
+        *("a.one 64", "a.two 64", "a.three 64", "b.one 64"),
+        *("a.one 32", "a.two 32", "a.three 32", "b.one 32"),
+    ]
+    assert "c.one 64" in names(pairs(CASES, "training", ["float32", "float64"]))
+    assert "c.one 32" not in names(pairs(CASES, "training", ["float32", "float64"]))
+
+
+def test_within_a_budget_every_feature_comes_early_and_then_every_area_in_turn():
+    assert names(covering_order(pairs(CASES, "training", ["float32", "float64"]))) == [
+        *("a.one 32", "a.three 32", "b.two 32", "a.one 64", "a.three 64", "b.two 64"),
+        *("a.two 32", "b.one 32", "a.two 64", "b.one 64", "c.one 64"),
+    ]
+
+
+def test_within_a_budget_nothing_is_left_out_or_tried_twice():
+    everything = pairs(suite_cases(), "training", ["float32", "float64"])
+    assert sorted(names(covering_order(everything))) == sorted(names(everything))
+
+
+def test_a_pattern_selects_by_id():
+    assert names(selected(pairs(CASES, "inference", ["float32"]), ["b.*", "a.t*"])) == [
+        "a.two 32",
+        "a.three 32",
+        "b.one 32",
+    ]
+    with pytest.raises(OptionError, match=r"no case is called 'b\.two' at this level"):
+        selected(pairs(CASES, "inference", ["float32"]), ["b.two"])
+
+
+def test_a_case_that_is_called_after_a_divergence_belongs_to_what_it_is_about():
+    assert [area_of(name) for name in ("dense.forward.wide", "v06.max-pool.ties", "v06", "vast.x")] == [
+        "dense",
+        "max-pool",
+        "v06",
+        "vast",
+    ]
