@@ -1,0 +1,284 @@
+"""Several backends on one model: the first layer, forward or backward, at which one of them parts from the right answer.
+
+Forward, each layer is the last one of a model of its own (`Model.prefix`), and then alone on the input that it should
+get, for rounding adds up along the layers and hides small faults. Backward, from the last layer to the first, the
+gradients of a layer's parameters are taken in the whole model, and then in the model that begins with that layer. The
+right answer is the oracle's, so that it is known which of two backends is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnnkit._probing import describe
+from cnnkit.arrays import Images, Labels, Parameters, dtype_of
+from cnnkit.backend import Backend
+from cnnkit.conformance.measure import THRESHOLD, Mismatch, Numbers, compare, roundoff
+from cnnkit.conformance.question import Question, draw_images, draw_labels, draw_parameters, expected_answer
+from cnnkit.conformance.shrink import Refuses
+from cnnkit.conformance.subject import Refusal, Subject
+from cnnkit.errors import TrainingNotSupported
+from cnnkit.model import Model
+from cnnkit.parameters import own_parameters
+
+Direction: TypeAlias = Literal["forward", "backward"]
+Outcome: TypeAlias = Literal["agrees", "parts", "refuses", "fails", "does-not-train"]
+
+MOVE = 4.0
+"""How many u's the parameters are moved, up or down at random, to see whether a decision hangs on rounding."""
+
+MOVES = 3
+"""How often that is done."""
+
+TRIES = 20
+"""How many seeds are tried for random numbers with clear decisions."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one backend answers at one place: its worst error in units where that can be measured, else what it says."""
+
+    outcome: Outcome
+    units: float | None = None
+    message: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong here. A backend that says that it only predicts is not wrong."""
+        return self.outcome in ("agrees", "does-not-train")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One place: the output of a layer, the loss, or the gradient of a parameter; and a cell for each backend."""
+
+    direction: Direction
+    layer: int
+    what: str
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All places, in the order in which a fault would show first.
+
+    `is_clear` is false where the gradients hang on a ReLU or a max pooling that rounding may decide otherwise: two
+    right engines may part there on the way back.
+    """
+
+    question: Question
+    rows: tuple[Row, ...]
+    is_clear: bool = True
+
+    @property
+    def partings(self) -> dict[str, Row]:
+        """For each backend that is not right everywhere, the first place where it is not."""
+        found: dict[str, Row] = {}
+        for row in self.rows:
+            for name, cell in row.cells.items():
+                if not cell.is_good:
+                    found.setdefault(name, row)
+        return found
+
+    @property
+    def agree(self) -> bool:
+        """Whether all backends give the right answer everywhere, within the threshold."""
+        return not self.partings
+
+    @property
+    def worst(self) -> float:
+        """The worst error that was measured, in units."""
+        return max((cell.units or 0.0 for row in self.rows for cell in row.cells.values()), default=0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+
+        def plain(cell: Cell) -> dict[str, Any]:
+            return {"outcome": cell.outcome, "units": cell.units, "message": cell.message}
+
+        return {
+            "threshold": THRESHOLD,
+            "batch": len(self.question.images),
+            "agree": self.agree,
+            "clear": self.is_clear,
+            "partings": {
+                name: {"direction": row.direction, "layer": row.layer, "what": row.what, **plain(row.cells[name])}
+                for name, row in self.partings.items()
+            },
+            "rows": [
+                {
+                    "direction": row.direction,
+                    "layer": row.layer,
+                    "what": row.what,
+                    "backends": {name: plain(cell) for name, cell in row.cells.items()},
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def compare_backends(
+    question: Question, backends: Mapping[str, Backend], refuses: Mapping[str, Refuses] | None = None
+) -> Comparison:
+    """Ask every backend for the output of each layer and, where the model is a classifier, for the gradients.
+
+    `question` has the model, the numbers and the precision, with labels where the gradients are wanted; `refuses` says
+    for a backend what its plugin refuses.
+    """
+    subjects = {
+        name: Subject(backend, question.precision, (refuses or {}).get(name)) for name, backend in backends.items()
+    }
+    rows = list(_forward(question, subjects))
+    if question.labels is None:
+        return Comparison(question, tuple(rows))
+    asked = replace(question, ask="gradients")
+    right = expected_answer(asked).numbers
+    rows += _backward(asked, subjects)
+    return Comparison(question, tuple(rows), _is_clear(asked, right))
+
+
+def _is_clear(question: Question, right: Mapping[str, Numbers]) -> bool:
+    """Whether the gradients stay within the threshold when the parameters are moved as rounding would move them."""
+    size = MOVE * roundoff(question.precision)
+    for number in range(MOVES):
+        rng = np.random.default_rng(number)
+        moved = {name: array * (1 + size * rng.choice([-1, 1], array.shape)) for name, array in _doubled(question)}
+        answer = expected_answer(replace(question, parameters=moved)).numbers
+        try:
+            for what, numbers in right.items():
+                compare(what, answer[what].value, numbers, question.precision, THRESHOLD / 2)
+        except Mismatch:
+            return False
+    return True
+
+
+def _doubled(question: Question) -> list[tuple[str, NDArray[np.float64]]]:
+    return [(name, array.astype(np.float64)) for name, array in question.parameters.items()]
+
+
+def _forward(question: Question, subjects: Mapping[str, Subject]) -> Iterator[Row]:
+    inputs = _inputs(question)
+    for index, layer in enumerate(question.model.layers):
+        model = question.model.prefix(index)
+        parameters = own_parameters(model.plan(), question.parameters)
+        whole = replace(question, model=model, parameters=parameters, ask="predict", labels=None)
+        alone = replace(_part(question, inputs[index], index, index + 1), ask="predict", labels=None)
+        cells = _worse_of(_cells(whole, subjects)["output"], _cells(alone, subjects)["output"])
+        yield Row("forward", index, layer.kind, cells)
+
+
+def _backward(question: Question, subjects: Mapping[str, Subject]) -> Iterator[Row]:
+    inputs, count = _inputs(question), len(question.model.layers)
+    whole = _cells(question, subjects)
+    yield Row("backward", count - 1, "loss", whole["loss"])
+    for layer in sorted({spec.layer for spec in question.plan.parameters}, reverse=True):
+        alone = _cells(_part(question, inputs[layer], layer, count), subjects)
+        for spec in reversed(question.plan.parameters):
+            if spec.layer == layer:
+                kind = spec.name.rpartition(".")[2]
+                cells = _worse_of(whole[f"gradient of {spec.name}"], alone[f"gradient of 0.{kind}"])
+                yield Row("backward", layer, f"gradient of {spec.name}", cells)
+
+
+def _inputs(question: Question) -> list[Images]:
+    """What each layer should get, rounded to the precision; the first one gets the images."""
+    dtype = dtype_of(question.precision)
+    found: list[Images] = [question.images]
+    for index in range(len(question.model.layers) - 1):
+        right = expected_answer(_part(replace(question, ask="predict"), found[-1], index, index + 1)).numbers["output"]
+        found.append(right.value.astype(dtype))
+    return found
+
+
+def _part(question: Question, images: Images, begin: int, end: int) -> Question:
+    """The question about the layers from `begin` to before `end`, as a model that gets `images`."""
+    model = Model(input_shape=images.shape[1:], layers=question.model.layers[begin:end])
+    names = {spec.name: f"{spec.layer + begin}.{spec.name.rpartition('.')[2]}" for spec in model.plan().parameters}
+    parameters = {name: question.parameters[whole] for name, whole in names.items()}
+    return replace(question, model=model, parameters=parameters, images=images)
+
+
+def _cells(question: Question, subjects: Mapping[str, Subject]) -> dict[str, dict[str, Cell]]:
+    """For all that is asked, by name, a cell for each backend."""
+    right = expected_answer(question).numbers
+    answers = {name: _answer(subject, question) for name, subject in subjects.items()}
+    return {
+        what: {name: _cell(answers[name], what, right, subject) for name, subject in subjects.items()} for what in right
+    }
+
+
+def _worse_of(whole: Mapping[str, Cell], alone: Mapping[str, Cell]) -> dict[str, Cell]:
+    """For each backend the cell that is not good, or else the larger error."""
+
+    def rank(cell: Cell) -> tuple[bool, float]:
+        return not cell.is_good, cell.units or 0.0
+
+    return {name: cell if not cell.is_good else max(cell, alone[name], key=rank) for name, cell in whole.items()}
+
+
+def _answer(subject: Subject, question: Question) -> dict[str, Any] | Cell:
+    """The backend's answer, or what became of it."""
+    try:
+        return subject.answer(question)
+    except Refusal as refusal:
+        return Cell("refuses", message=str(refusal))
+    except TrainingNotSupported as error:
+        return Cell("does-not-train", message=str(error))
+    except Mismatch as mismatch:
+        return Cell("fails", message=str(mismatch))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an engine raises is its answer
+        return Cell("fails", message=describe(error))
+
+
+def _cell(answer: dict[str, Any] | Cell, what: str, right: Mapping[str, Numbers], subject: Subject) -> Cell:
+    if isinstance(answer, Cell):
+        return answer
+    try:
+        return Cell("agrees", compare(what, answer[what], right[what], subject.precision))
+    except Mismatch as mismatch:
+        return Cell("parts", mismatch.units, str(mismatch))
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def question_about(
+    model: Model,
+    precision: str = "float32",
+    *,
+    batch: int = 4,
+    seed: int = 0,
+    parameters: Parameters | None = None,
+    images: Images | None = None,
+    labels: Labels | None = None,
+) -> Question:
+    """A question about `model` with random numbers for what is not given, biases included.
+
+    Where the model is a classifier, they are those of the first of a few seeds, from `seed` on, that leaves no ReLU and
+    no max pooling to be decided by rounding; or those of `seed` if all of them do.
+    """
+    learns = model.plan().is_classifier and bool(model.plan().parameters)
+
+    def drawn(attempt: int) -> Question:
+        rng = np.random.default_rng(attempt)
+        numbers = draw_parameters(model, rng, precision) if parameters is None else parameters
+        pixels = draw_images(model.input_shape, batch, rng, precision) if images is None else images
+        chosen = draw_labels(model, len(pixels)) if learns and labels is None else labels
+        return Question(model, numbers, pixels, precision=precision, labels=chosen if learns else None)
+
+    if learns and (images is None or parameters is None):
+        for attempt in range(seed, seed + TRIES):
+            asked = replace(drawn(attempt), ask="gradients")
+            if _is_clear(asked, expected_answer(asked).numbers):
+                return replace(asked, ask="predict")
+    return drawn(seed)
+
+
+def in_precision(arrays: Parameters, precision: str) -> Parameters:
+    """Trained parameters in the precision of a comparison."""
+    return {name: array.astype(dtype_of(precision)) for name, array in arrays.items()}

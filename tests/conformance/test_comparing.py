@@ -1,0 +1,233 @@
+"""Comparing backends: where the first fault is found, and whose it is."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from faults import MEAN_FOR_MAXIMUM, NO_TANH, SUMMED, WRONG_SIDE, Faulty, FaultyProgram, right
+
+from cnnkit import (
+    Backend,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    MaxPool2D,
+    Model,
+    Program,
+    Rescale,
+    Softmax,
+    Tanh,
+    load_preset,
+)
+from cnnkit.conformance.comparing import compare_backends, in_precision, question_about
+from cnnkit.plugins import Unsupported
+
+MODEL = Model(
+    input_shape=(7, 6, 2),
+    layers=[
+        Rescale(scale=0.5),
+        Conv2D(filters=3, kernel_size=(2, 3), padding="same"),
+        MaxPool2D(pool_size=2),
+        Conv2D(filters=4, kernel_size=2, activation="relu"),
+        Tanh(),
+        Flatten(),
+        Dropout(rate=0.3),
+        Dense(units=5),
+        Dense(units=3),
+        Softmax(),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Scaled(Backend):
+    """Right, but the parameters of one shape are a little larger, or their gradients, or both."""
+
+    shape: tuple[int, ...]
+    forward: float = 1.0
+    backward: float = 1.0
+
+    def _scaled(self, arrays, factor):
+        return {name: a * a.dtype.type(factor) if a.shape == self.shape else a for name, a in arrays.items()}
+
+    def compile(self, plan, parameters):
+        return right().compile(plan, self._scaled(parameters, self.forward))
+
+    def compile_training(self, plan, state, optimizer):
+        program = FaultyProgram(right().compile_training(plan, state, optimizer), None)
+
+        def gradients(images, labels):
+            loss, found = program.program.gradients(images, labels)
+            return loss, self._scaled(found, self.backward)
+
+        program.gradients = gradients
+        return program
+
+
+def first(backend, model=MODEL, **options):
+    found = compare_backends(question_about(model, **options), {"right": right(), "wrong": backend})
+    assert set(found.partings) <= {"wrong"}
+    row = found.partings.get("wrong")
+    return None if row is None else (row.direction, row.layer, row.what)
+
+
+@pytest.mark.parametrize(
+    ("backend", "place"),
+    [
+        (WRONG_SIDE, ("forward", 1, "conv2d")),
+        (MEAN_FOR_MAXIMUM, ("forward", 2, "max_pool2d")),
+        (NO_TANH, ("forward", 4, "tanh")),
+        (Scaled((2, 2, 3, 4), 1.0005), ("forward", 3, "conv2d")),
+        (Scaled((5, 3), 1.0005), ("forward", 8, "dense")),
+        (SUMMED, ("backward", 8, "gradient of 8.bias")),
+        (Scaled((16, 5), backward=1.0005), ("backward", 7, "gradient of 7.kernel")),
+        (Scaled((2, 3, 2, 3), backward=1.01), ("backward", 1, "gradient of 1.kernel")),
+        (Faulty(), None),
+    ],
+)
+def test_the_first_place_that_is_wrong_is_found(backend, place):
+    assert first(backend) == place
+
+
+def test_a_small_fault_deep_in_a_large_model_is_found():
+    model = load_preset("seed-tf").model
+    units = model.layers[8].units
+    assert first(Scaled((model.layers[7].units, units), 1.0005), model) == ("forward", 8, "dense")
+
+
+def test_right_backends_agree_in_both_precisions():
+    for precision in ("float32", "float64"):
+        found = compare_backends(question_about(MODEL, precision), {"a": right(precision), "b": right(precision)})
+        assert found.agree
+        assert found.is_clear
+        assert 0 < found.worst < 20
+        assert {row.direction for row in found.rows} == {"forward", "backward"}
+        assert [row.layer for row in found.rows] == [*range(10), 9, 8, 8, 7, 7, 3, 3, 1, 1]
+
+
+def test_the_error_is_in_units_of_the_threshold():
+    found = compare_backends(question_about(MODEL), {"wrong": WRONG_SIDE})
+    cell = found.partings["wrong"].cells["wrong"]
+    assert cell.outcome == "parts"
+    assert cell.units > 1e4
+    assert cell.message.startswith("output[")
+    assert not found.agree
+
+
+class OnlyWhole(Backend):
+    """Wrong in deep models alone: three layers or more, as a compiler that fuses them may be."""
+
+    def compile(self, plan, parameters):
+        inner = right().compile(plan, parameters)
+
+        class Fused(Program):
+            def predict(self, images):
+                return inner.predict(images) * np.float32(1.01 if len(plan.model.layers) > 4 else 1)
+
+        return Fused()
+
+
+def test_a_fault_of_the_whole_model_is_found_too():
+    found = compare_backends(question_about(MODEL), {"wrong": OnlyWhole()})
+    assert (found.partings["wrong"].direction, found.partings["wrong"].layer) == ("forward", 4)
+
+
+def test_a_backend_that_only_predicts_is_not_wrong():
+    class Predicts(Backend):
+        def compile(self, plan, parameters):
+            return right().compile(plan, parameters)
+
+    found = compare_backends(question_about(MODEL), {"predicts": Predicts()})
+    assert found.agree
+    backward = [row.cells["predicts"] for row in found.rows if row.direction == "backward"]
+    assert {cell.outcome for cell in backward} == {"does-not-train"}
+    assert "Predicts only predicts" in backward[0].message
+
+
+def test_a_refusal_is_named_at_the_layer_and_is_no_agreement():
+    def refuses(plan):
+        kinds = [layer.kind for layer in plan.model.layers]
+        return [Unsupported("layers[4]", "tanh", "it cannot")] if "tanh" in kinds else []
+
+    found = compare_backends(question_about(MODEL), {"a": right(), "b": right()}, {"b": refuses})
+    row = found.partings["b"]
+    assert (row.layer, row.cells["b"].outcome, row.cells["a"].outcome) == (4, "refuses", "agrees")
+    assert row.cells["b"].message == "layers[4] needs tanh: it cannot"
+    assert not found.agree
+
+
+class Crashes(Backend):
+    def compile(self, plan, parameters):
+        if len(plan.model.layers) > 2:
+            raise ZeroDivisionError("too deep")
+        return right().compile(plan, parameters)
+
+
+class Integers(Backend):
+    def compile(self, plan, parameters):
+        inner = right().compile(plan, parameters)
+
+        class Rounded(Program):
+            def predict(self, images):
+                return inner.predict(images).astype(np.float64)
+
+        return Rounded()
+
+
+@pytest.mark.parametrize(
+    ("backend", "layer", "said"),
+    [(Crashes(), 2, "ZeroDivisionError: too deep"), (Integers(), 0, "the output is float64; expected float32")],
+)
+def test_a_backend_that_breaks_down_or_breaks_the_contract_is_named(backend, layer, said):
+    found = compare_backends(question_about(MODEL), {"right": right(), "wrong": backend})
+    row = found.partings["wrong"]
+    assert (row.direction, row.layer, row.cells["wrong"].outcome) == ("forward", layer, "fails")
+    assert said in row.cells["wrong"].message
+
+
+def test_a_model_that_is_no_classifier_is_compared_forward():
+    model = MODEL.prefix(4)
+    found = compare_backends(question_about(model), {"a": right(), "b": NO_TANH})
+    assert {row.direction for row in found.rows} == {"forward"}
+    assert list(found.partings) == ["b"]
+
+
+def test_random_numbers_leave_no_decision_to_rounding_and_biases_are_drawn():
+    question = question_about(MODEL, batch=3, seed=5)
+    assert question.images.shape == (3, 7, 6, 2)
+    assert all(array.any() for array in question.parameters.values())
+    again = question_about(MODEL, batch=3, seed=5)
+    np.testing.assert_array_equal(question.images, again.images)
+    assert not np.array_equal(question.images, question_about(MODEL, batch=3, seed=50).images)
+
+
+def test_gradients_that_hang_on_rounding_are_said_to():
+    model = Model(input_shape=(2,), layers=[Dense(units=2, activation="relu"), Dense(units=2), Softmax()])
+    parameters = {
+        "0.kernel": np.float32([[1, 1], [-1, 1]]),
+        "0.bias": np.zeros(2, np.float32),
+        "1.kernel": np.float32([[1, 0.5], [0, 1]]),
+        "1.bias": np.zeros(2, np.float32),
+    }
+    edge = question_about(model, parameters=parameters, images=np.float32([[1, 1]]))
+    assert not compare_backends(edge, {"a": right()}).is_clear
+    assert compare_backends(replace(edge, images=np.float32([[2, 1]])), {"a": right()}).is_clear
+
+
+def test_given_numbers_are_used():
+    images, labels = np.zeros((2, 7, 6, 2), np.uint8), np.array([0, 2])
+    given = question_about(MODEL).parameters
+    question = question_about(MODEL, "float64", parameters=in_precision(given, "float64"), images=images, labels=labels)
+    assert question.images is images
+    assert question.labels is labels
+    np.testing.assert_array_equal(question.parameters["1.kernel"], given["1.kernel"])
+    assert question.parameters["1.kernel"].dtype == np.float64
+
+
+def test_the_comparison_is_plain_data():
+    found = compare_backends(question_about(MODEL), {"a": right(), "b": NO_TANH}).to_dict()
+    assert found["agree"] is False
+    assert found["partings"]["b"]["layer"] == 4
+    assert found["rows"][4]["backends"]["a"]["outcome"] == "agrees"
+    assert found["rows"][4]["backends"]["b"]["units"] > 128
