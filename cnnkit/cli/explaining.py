@@ -1,0 +1,328 @@
+"""`cnnkit why`, `compare` and `repro`: which backend runs a model, where two of them part, and a failure once more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from cnnkit import plugins
+from cnnkit.arrays import Parameters, dtype_of, times
+from cnnkit.cli import common
+from cnnkit.datasets import load_dataset
+from cnnkit.errors import BackendUnavailable, OptionError
+from cnnkit.model import Model
+from cnnkit.optimizers import Optimizer
+from cnnkit.plan import Plan
+from cnnkit.presets import preset_names
+
+ModelArgument = Annotated[str, typer.Argument(help="A preset (see `cnnkit models`), a model file, or a run folder.")]
+
+
+def _say(text: str) -> None:
+    common.console.print(text, soft_wrap=True)
+
+
+def _several(backends: str) -> list[str]:
+    """The names in `A,B,C`, each once."""
+    names = [name.strip() for name in backends.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise OptionError(f"backends are {backends!r}; expected names with commas between them, each once: numpy,cupy.")
+    return names
+
+
+def _model_of(name_or_path: str) -> tuple[Model, Parameters | None, Optimizer | None]:
+    """The model of a preset, a file or a run; the parameters that a run has learned, and the optimizer."""
+    path = Path(name_or_path)
+    if path.is_dir() or path.suffix == ".safetensors":
+        checkpoint = common.find_checkpoint(path)
+        return checkpoint.model, checkpoint.parameters, checkpoint.optimizer
+    preset = common.find_model(name_or_path)
+    return preset.model, None, preset.optimizer
+
+
+# ----------------------------------------------------------------------------------------------------------------- why
+
+
+def why(
+    model: ModelArgument,
+    backend: common.BackendOption = None,
+    all_: Annotated[bool, typer.Option("--all", help="Ask every installed backend.")] = False,
+    device: common.DeviceOption = None,
+    precision: common.PrecisionOption = "float32",
+    json_: common.JsonOption = False,
+) -> None:
+    """Say whether a backend runs a model and, if not, why, and which backends could. Starts no engine.
+
+    Exit code 0 if all that were asked run it, 1 if one does not.
+    """
+    if all_ == (backend is not None):
+        raise OptionError("give either --backend NAME, or --all for every installed backend.")
+    dtype_of(precision)
+    found, _, optimizer = _model_of(model)
+    plan = found.plan()
+    names = plugins.backend_names() if backend is None else _several(backend)
+    answers = {name: _ask(name, plan, device, precision) for name in names}
+    refused = [name for name, answer in answers.items() if not answer["runs"]]
+    could = _alternatives(answers, plan, precision) if refused else []
+    if json_:
+        common.print_json(
+            {
+                "model": model,
+                "device": device,
+                "precision": precision,
+                "needs": _needs(plan, None, precision),
+                "to_train": _needs(plan, optimizer, precision) if _trains(plan) else None,
+                "backends": list(answers.values()),
+                "alternatives": could,
+                "ok": not refused,
+            }
+        )
+    else:
+        _print_answers(model, plan, optimizer, precision, answers)
+        if refused:
+            _say(f"Backends that could: {', '.join(could)}." if could else "No installed backend could.")
+    if refused:
+        raise typer.Exit(1)
+
+
+def _trains(plan: Plan) -> bool:
+    return plan.is_classifier and bool(plan.parameters)
+
+
+def _needs(plan: Plan, optimizer: Optimizer | None, precision: str) -> list[str]:
+    from cnnkit.conformance.features import features_of
+
+    return sorted(features_of(plan, optimizer, precision))
+
+
+def _ask(name: str, plan: Plan, device: str | None, precision: str) -> dict[str, Any]:
+    """What the plugin of `name` says, before it creates anything: whether it is ready, and what in the plan it refuses."""
+    status = plugins.status(name, device)
+    answer = {"name": name, "state": status.state, "reason": status.reason, "fix": status.fix}
+    try:
+        refusals = plugins.unsupported(name, plan, device, precision)
+    except BackendUnavailable as error:
+        if status.ready:
+            answer |= {"state": error.status.state, "reason": error.status.reason, "fix": error.status.fix}
+        refusals = []
+    rows = [{"path": one.path, "feature": one.feature, "reason": one.reason} for one in refusals]
+    return {**answer, "runs": answer["state"] == "ready" and not rows, "refuses": rows}
+
+
+def _alternatives(answers: Mapping[str, Any], plan: Plan, precision: str) -> list[str]:
+    """The backends that are ready, on a device of their own choice, and refuse nothing."""
+    others = {name: _ask(name, plan, None, precision) for name in plugins.backend_names() if name not in answers}
+    return sorted(name for name, answer in {**answers, **others}.items() if answer["runs"])
+
+
+def _print_answers(
+    model: str, plan: Plan, optimizer: Optimizer | None, precision: str, answers: Mapping[str, Any]
+) -> None:
+    needs = _needs(plan, None, precision)
+    common.console.print(f"{model} in {precision} needs {', '.join(needs)}.")
+    if _trains(plan) and optimizer is not None:
+        more = [feature for feature in _needs(plan, optimizer, precision) if feature not in needs]
+        common.console.print(f"To train it with {type(optimizer).__name__} also takes {', '.join(more)}.")
+    for name, answer in answers.items():
+        if answer["runs"]:
+            _say(f"{name}: runs it")
+        elif answer["state"] != "ready":
+            _say(f"{name}: is not ready ({answer['state']}): {answer['reason']}. {answer['fix']}.")
+        for refusal in answer["refuses"]:
+            _say(f"{name}: refuses {refusal['path']}: {refusal['feature']}: {refusal['reason']}")
+
+
+# ------------------------------------------------------------------------------------------------------------- compare
+
+
+def compare(
+    model: ModelArgument,
+    backends: Annotated[str, typer.Option(help="Names with commas between them: numpy,cupy.")],
+    data: Annotated[
+        str | None, typer.Option(help="A data set by name, an .npz file or a folder; else random images.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="How many images.", min=1)] = 4,
+    seed: Annotated[int, typer.Option(help="Of the random numbers.", min=0)] = 0,
+    device: common.DeviceOption = None,
+    precision: common.PrecisionOption = "float32",
+    data_dir: common.DataDirOption = None,
+    image_size: common.ImageSizeOption = None,
+    json_: common.JsonOption = False,
+) -> None:
+    """Run a model on several backends and name the first layer, forward or backward, where one parts from what is right.
+
+    Errors are in units of u * sum|w||x|, as in the conformance suite. Parameters are random, or those of a run. Exit
+    code 0 if all agree within the threshold, 1 if not or if one refuses the model.
+    """
+    from cnnkit.conformance import comparing
+
+    names = _several(backends)
+    found, parameters, _ = _model_of(model)
+    images = labels = None
+    if data is not None:
+        _, test = load_dataset(data, data_dir, limit=batch, image_size=image_size)
+        images, labels = test.images, test.labels
+        if parameters is None and model in preset_names():
+            found = common.find_model(model).for_data(test.image_shape, test.classes).model
+    engines = {name: plugins.get_backend(name, device, precision) for name in names}
+    question = comparing.question_about(
+        found,
+        precision,
+        batch=batch,
+        seed=seed,
+        parameters=None if parameters is None else comparing.in_precision(parameters, precision),
+        images=images,
+        labels=labels,
+    )
+    comparison = comparing.compare_backends(
+        question,
+        engines,
+        {name: partial(plugins.unsupported, name, device=device, precision=precision) for name in names},
+    )
+    if json_:
+        common.print_json({"model": model, "precision": precision, "seed": seed, **comparison.to_dict()})
+    else:
+        _print_comparison(comparison, names)
+    if not comparison.agree:
+        raise typer.Exit(1)
+
+
+def _print_comparison(comparison: Any, names: list[str]) -> None:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer", justify="right")
+    table.add_column("what", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    partings = comparison.partings
+    for direction in ("forward", "backward"):
+        rows = [row for row in comparison.rows if row.direction == direction]
+        if rows:
+            table.add_row("", direction)
+        for row in rows:
+            cells = [_cell_text(row.cells[name], first=partings.get(name) is row) for name in names]
+            table.add_row(str(row.layer), row.what, *cells)
+    common.console.print(table)
+    for name, row in partings.items():
+        where = f"layer {row.layer}" if row.direction == "forward" else f"layer {row.layer} on the way back"
+        verb = {"parts": "parts from what is right", "refuses": "refuses the model", "fails": "fails"}
+        cell = row.cells[name]
+        common.console.print(f"{name} {verb[cell.outcome]} at {where} ({row.what}): {cell.message}")
+    _print_remarks(comparison, names)
+
+
+def _print_remarks(comparison: Any, names: list[str]) -> None:
+    from cnnkit.conformance.measure import THRESHOLD
+
+    backward = [row for row in comparison.rows if row.direction == "backward"]
+    only_predict = [name for name in names if backward and backward[0].cells[name].outcome == "does-not-train"]
+    if only_predict:
+        common.console.print(f"Without gradients, since they only predict: {', '.join(only_predict)}.")
+    if not backward:
+        common.console.print("Without gradients: the model is no classifier with parameters.")
+    if not comparison.is_clear:
+        common.console.print(
+            "A ReLU or a max pooling stands so near an edge that rounding may decide it, after which right gradients "
+            "differ too. Try another --seed or fewer images."
+        )
+    if comparison.agree:
+        common.console.print(
+            f"All agree: the worst error is {comparison.worst:.3g} units of u * sum|w||x|; the threshold is "
+            f"{THRESHOLD:g}."
+        )
+
+
+def _cell_text(cell: Any, *, first: bool) -> str:
+    text = {"refuses": "refuses", "fails": "fails", "does-not-train": "-"}.get(cell.outcome)
+    if text is None:
+        text = _units(cell.units)
+    return f"> {text}" if first else text
+
+
+def _units(units: float | None) -> str:
+    if units is None:
+        return "wrong"
+    if not np.isfinite(units):
+        return "not finite"
+    return f"{units:.2f}" if units < 1000 else f"{units:,.0f}" if units < 1e9 else f"{units:.1e}"
+
+
+# --------------------------------------------------------------------------------------------------------------- repro
+
+
+def repro(
+    file: Annotated[Path, typer.Argument(help="A file that `cnnkit conformance` saved.")],
+    backend: common.BackendOption = None,
+    device: common.DeviceOption = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or float64; else that of the failure.")] = None,
+    set_: common.SetOption = None,
+    json_: common.JsonOption = False,
+) -> None:
+    """Replay a failure of the conformance suite on any backend. Exit code 0 if it passes, 1 if it fails."""
+    from cnnkit.conformance import repro as repro_
+    from cnnkit.conformance.measure import THRESHOLD
+
+    failure = repro_.load(file)
+    precision = precision or failure.precision
+    choice = common.backend_choice(backend) or failure.backend
+    engine = plugins.get_backend(choice, device, precision, **common.backend_options(set_))
+    assert engine.selection is not None  # noqa: S101 - get_backend has made it
+    name = engine.selection.name
+    refuses = partial(plugins.unsupported, name, device=device, precision=precision)
+    verdict = repro_.replay(failure, engine, refuses, precision)
+    if json_:
+        common.print_json(
+            {
+                "file": str(file),
+                "case": failure.case,
+                "claim": failure.claim,
+                "backend": name,
+                "precision": precision,
+                "question": None if failure.question is None else _question_in_words(failure.question),
+                "outcome": verdict.outcome,
+                "stage": verdict.stage,
+                "message": verdict.message,
+                "units": verdict.units,
+                "threshold": THRESHOLD,
+                "then": {"backend": failure.backend, "precision": failure.precision, "message": failure.message},
+            }
+        )
+    else:
+        lines = [
+            ("case", failure.case),
+            ("claim", failure.claim),
+            ("question", "the case itself" if failure.question is None else _question_in_words(failure.question)),
+            (f"then, {failure.backend} in {failure.precision}", f"{failure.stage}: {failure.message}"),
+            (f"now, {name} in {precision}", _verdict_in_words(verdict, THRESHOLD)),
+        ]
+        for heading, text in lines:
+            common.console.print(f"{heading}: {text}" if text else f"{heading}: -")
+    if verdict.outcome != "passed":
+        raise typer.Exit(1)
+
+
+def _question_in_words(question: Any) -> str:
+    from cnnkit.conformance.explore import in_words
+
+    images = question.images
+    asked = {"predict": "predict", "gradients": "take the gradients of"}.get(question.ask)
+    if asked is None:
+        asked = f"train {len(list(question.batches()))} steps with {question.optimizer} on"
+    count = sum(array.size for array in question.parameters.values())
+    return (
+        f"{asked} {len(images)} {images.dtype} image{'s' * (len(images) != 1)} of {times(images.shape[1:])} "
+        f"with {count:,} parameters: {in_words(question.model)}"
+    )
+
+
+def _verdict_in_words(verdict: Any, threshold: float) -> str:
+    if verdict.outcome == "passed":
+        return f"passes; the worst error is {verdict.units or 0.0:.3g} units, the threshold is {threshold:g}"
+    if verdict.outcome == "refused":
+        return f"refuses it: {verdict.message}"
+    return f"fails: {verdict.stage}: {verdict.message}"
