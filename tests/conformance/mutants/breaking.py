@@ -3,6 +3,7 @@
 Each takes the sentence that says what is broken, and the cases that are meant to turn red: their ids, or how they begin.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,7 +39,7 @@ def mutant(broken, *meant, **options):
     """The decorated function makes the backend for a precision."""
 
     def note(make):
-        name = make.__name__.strip("_").lower().replace("_", "-")
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[a-z])(?=[0-9])", "-", make.__name__).lower().replace("_", "-")
         group = make.__module__.rpartition(".")[2]
         MUTANTS.append(Mutant(name, group, broken, make, meant, **options))
         return make
@@ -273,11 +274,8 @@ class Twisted:
     def clip_factor(self, sum_of_squares):
         return self.right.clip_factor(sum_of_squares)
 
-    def coefficients(self, step):
-        return (step,)
-
-    def apply(self, p, g, slots, coefficients):
-        return self.rule(self.right, p, g, slots, *coefficients)
+    def update(self, p, g, slots, step):
+        return self.rule(self.right, p, g, slots, step)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Backends whose numbers are right, and whose conduct is not: what they do to arrays, to each other, and to odd calls."""
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -156,7 +155,7 @@ def images_reshaped(images, plan):
 @broken_sight("Images of any dtype are taken, and rounded", "conduct.")
 def images_of_any_dtype(images, _plan):
     images = np.asarray(images)
-    return images if images.dtype in (np.uint8, np.float32) else images.astype(np.float32)
+    return images.astype(np.float32) if images.dtype.kind in "biuf" and images.dtype != np.uint8 else images
 
 
 @broken_program("Images of a wrong shape are a ValueError, not a DataError", "conduct.")
@@ -597,26 +596,6 @@ class ThreadsShareABuffer(Wrapped):
         time.sleep(0.002)
         images = self.images if np.shape(self.images) == np.shape(images) else images
         return self.inner.predict(images)
-
-
-@broken_program("Steps of two threads run into each other: an update is lost", "conduct.")
-class StepsOfThreadsCollide(Wrapped):
-    """Reads the parameters, waits, and writes what it made of them."""
-
-    def __init__(self, inner, plan):
-        super().__init__(inner, plan)
-        self.guard = threading.Lock()
-
-    def step(self, images, labels):
-        with self.guard:
-            inner = self.inner
-            before = {name: array.copy() for name, array in inner.parameters.items()}
-            slots, steps = dict(inner.slots), inner.steps
-        time.sleep(0.002)
-        with self.guard:
-            inner.parameters, inner.steps = before, max(steps, 0)
-            inner.slots = {name: tuple(slot.copy() for slot in kept) for name, kept in slots.items()}
-            return inner.step(images, labels)
 
 
 @mutant("Two programs share their working memory: one's answer is another's, when they take turns", "conduct.", "v45.")

@@ -47,12 +47,6 @@ def max_pool_starts_from_minus_1000(op, x):
     return np.maximum(max_pool(op, x)[0], -1000), max_pool(op, x)[1]
 
 
-@broken_kernel(MaxPool2DOp, "Max pooling pads with the nearest pixel", "v05.")
-def max_pool_pads_with_the_edge(op, x):
-    whole = np.pad(x, ((0, 0), *op.padding, (0, 0)), "edge")
-    return max_pool(replace(op, padding=((0, 0), (0, 0))), whole)[0], max_pool(op, x)[1]
-
-
 @broken_kernel(MaxPool2DOp, "Max pooling swallows NaN", "v36.")
 def max_pool_swallows_nan(op, x):
     return np.fmax.reduce(windows(op, x, -np.inf)), max_pool(op, x)[1]

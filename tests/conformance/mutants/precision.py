@@ -113,7 +113,7 @@ def averages_times_1_0005(op, x):
 
 
 @broken_program("Gradients are 0.05 % too large", "conv2d.gradient", "dense.gradient")
-class GradientsTimes10005(Wrapped):
+class GradientsTimes_1_0005(Wrapped):
     """Only those that `gradients` gives."""
 
     def gradients(self, images, labels):
@@ -122,7 +122,7 @@ class GradientsTimes10005(Wrapped):
 
 
 @broken_program("The loss is 0.05 % too large", "scores.")
-class LossTimes10005(Wrapped):
+class LossTimes_1_0005(Wrapped):
     """Both of `gradients` and of `step`."""
 
     def gradients(self, images, labels):

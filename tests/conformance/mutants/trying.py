@@ -15,11 +15,6 @@ from cnnkit.conformance.report import CaseResult, reasons_for_red
 from mutants.breaking import TOO_LITTLE_RAN
 
 
-def meant_cases(mutant):
-    """The cases that are meant to turn red under `mutant`."""
-    return [case for case in all_cases() if case.id.startswith(mutant.meant) and mutant.precision in case.precisions]
-
-
 def verdict_on(mutant, case):
     """What `case` finds out about `mutant`."""
     return judge(case, mutant.make(mutant.precision), mutant.precision, mutant.refuses)
