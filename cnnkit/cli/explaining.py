@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from cnnkit import plugins
-from cnnkit.arrays import Parameters, dtype_of, times
+from cnnkit.arrays import Parameters, dtype_of
 from cnnkit.cli import common
 from cnnkit.datasets import load_dataset
 from cnnkit.errors import BackendUnavailable, OptionError
@@ -293,15 +293,13 @@ def repro(
             }
         )
     else:
-        lines = [
-            ("case", failure.case),
-            ("claim", failure.claim),
-            ("question", "the case itself" if failure.question is None else _question_in_words(failure.question)),
-            (f"then, {failure.backend} in {failure.precision}", f"{failure.stage}: {failure.message}"),
-            (f"now, {name} in {precision}", _verdict_in_words(verdict, THRESHOLD)),
-        ]
-        for heading, text in lines:
-            common.console.print(f"{heading}: {text}" if text else f"{heading}: -")
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_row("case", failure.case)
+        table.add_row("claim", failure.claim)
+        table.add_row("question", "that case" if failure.question is None else _question_in_words(failure.question))
+        table.add_row(f"then, {failure.backend} in {failure.precision}", f"fails: {failure.stage}: {failure.message}")
+        table.add_row(f"now, {name} in {precision}", _verdict_in_words(verdict, THRESHOLD))
+        common.console.print(table)
     if verdict.outcome != "passed":
         raise typer.Exit(1)
 
@@ -309,15 +307,13 @@ def repro(
 def _question_in_words(question: Any) -> str:
     from cnnkit.conformance.explore import in_words
 
-    images = question.images
     asked = {"predict": "predict", "gradients": "take the gradients of"}.get(question.ask)
     if asked is None:
-        asked = f"train {len(list(question.batches()))} steps with {question.optimizer} on"
-    count = sum(array.size for array in question.parameters.values())
-    return (
-        f"{asked} {len(images)} {images.dtype} image{'s' * (len(images) != 1)} of {times(images.shape[1:])} "
-        f"with {count:,} parameters: {in_words(question.model)}"
-    )
+        steps = len(list(question.batches()))
+        asked = f"train {steps} step{'s' * (steps != 1)} with {question.optimizer} on"
+    images, count = question.images, sum(array.size for array in question.parameters.values())
+    plural = "s" * (len(images) != 1)
+    return f"{asked} {len(images)} {images.dtype} image{plural} with {count:,} parameters: {in_words(question.model)}"
 
 
 def _verdict_in_words(verdict: Any, threshold: float) -> str:

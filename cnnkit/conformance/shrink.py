@@ -95,14 +95,7 @@ def shrink(question: Question, backend: Backend, refuses: Refuses | None = None,
     original = mismatch(question, backend, refuses)
     if original is None:
         return question
-    with np.errstate(all="ignore"):
-        balance = min(_balance(question, expected_answer(question)), LEAST_BALANCE)
-
-    def fails(candidate: Question) -> bool:
-        found = mismatch(candidate, backend, refuses, balance)
-        return found is not None and _way(found) == _way(original)
-
-    search = _Search(question, fails, deadline, zeros=balance > 0)
+    search = _Search(question, _way(original), backend, refuses, deadline)
     while search.reduce(_REDUCTIONS):
         pass
     search.make_plainer()
@@ -117,9 +110,23 @@ def _way(found: Mismatch) -> tuple[bool, bool]:
 class _Search:
     """The smallest question so far, and what has been tried."""
 
-    def __init__(self, question: Question, fails: Callable[[Question], bool], deadline: float, *, zeros: bool) -> None:
-        self.question, self.fails, self.deadline, self.zeros = question, fails, deadline, zeros
+    def __init__(
+        self,
+        question: Question,
+        way: tuple[bool, bool],
+        backend: Backend,
+        refuses: Refuses | None,
+        deadline: float,
+    ) -> None:
+        self.question, self.way = question, way
+        self.backend, self.refuses, self.deadline = backend, refuses, deadline
         self.tried: set[int] = set()
+
+    @property
+    def least_balance(self) -> float:
+        """What a simpler question needs."""
+        with np.errstate(all="ignore"):
+            return min(_balance(self.question, expected_answer(self.question)), LEAST_BALANCE)
 
     def reduce(self, reductions: Sequence[Reduction]) -> bool:
         """Apply each reduction for as long as it helps; whether any did."""
@@ -160,7 +167,8 @@ class _Search:
         if key in self.tried:
             return False
         self.tried.add(key)
-        if not self.fails(candidate):
+        found = mismatch(candidate, self.backend, self.refuses, self.least_balance)
+        if found is None or _way(found) != self.way:
             return False
         self.question = candidate
         return True
@@ -168,7 +176,7 @@ class _Search:
     def _plainer(self, place: tuple[str, ...], part: NDArray[np.int64]) -> Iterator[Question]:
         """The question with zeros, or else ones, at `part` of one array; a zero stays, for it is plainer than a one."""
         array = dict(_arrays(self.question))[place]
-        allowed = self.zeros or place[-1].endswith(".bias") or place[0] == "slots"
+        allowed = self.least_balance > 0 or place[-1].endswith(".bias") or place[0] == "slots"
         for value, plain in ((0, (0,)), (1, (0, 1))) if allowed else ((1, (0, 1)),):
             flat = array.reshape(-1).copy()
             if not np.isin(flat[part], plain).all():
