@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -347,7 +348,7 @@ def _other_precision(subject: Subject, question: Question) -> None:
     check_output(subject, program, replace(question, parameters=rounded))
 
 
-ELEVEN_LAYERS = (*(Dense(units=3, activation="tanh") for _ in range(10)), Dense(units=3), Softmax())
+ELEVEN_LAYERS: tuple[Layer, ...] = (*(Dense(units=3, activation="tanh") for _ in range(10)), Dense(units=3), Softmax())
 
 COPY_CASES = [
     trial(
@@ -639,12 +640,21 @@ def _at_once(*work: Callable[[], Any]) -> list[Any]:
         return [future.result() for future in [pool.submit(begin, call) for call in work]]
 
 
-ROUNDS = 150  # fewer let a program without any lock through, one time in three
+ROUNDS = 400  # a third of it lets a program without any lock through, one time in ten
+SECONDS = 1.0  # enough for engines to which a call is dear
+
+
+def _repeated(call: Callable[[], Any], rounds: int = ROUNDS) -> Iterator[Any]:
+    end = time.monotonic() + SECONDS
+    for _ in range(rounds):
+        yield call()
+        if time.monotonic() > end:
+            return
 
 
 def _predict_at_once(subject: Subject, what: str, pairs: list[tuple[Watched, Question]]) -> None:
     def predict(program: Watched, images: Images) -> list[Array]:
-        return [program.predict(images) for _ in range(ROUNDS)]
+        return list(_repeated(lambda: program.predict(images)))
 
     answers = _at_once(*(partial(predict, program, asked.images) for program, asked in pairs))
     for (_, asked), outputs in zip(pairs, answers, strict=True):
@@ -673,7 +683,8 @@ def _training_in_two_threads(subject: Subject, question: Question) -> None:
 
     def learn(program: WatchedTraining, each: Question) -> tuple[list[Any], list[float]]:
         assert each.labels is not None  # noqa: S101 - questions that learn have labels
-        return [program.gradients(each.images, each.labels) for _ in range(ROUNDS // 3)], take_steps(program, each)
+        images, labels = each.images, each.labels
+        return list(_repeated(lambda: program.gradients(images, labels), 100)), take_steps(program, each)
 
     work = [partial(learn, program, each) for program, each in zip(programs, asked, strict=True)]
     before = "while another program trains in another thread: "
