@@ -1,21 +1,33 @@
 """A backend made of kernels: one function for each kind of operation, composed here into programs.
 
 This is the short way to a backend of your own. A kernel takes an operation of the plan, its input and its parameters,
-all of them arrays of your engine, and returns its output. For a backend that trains it returns the way back too: a
-function from the gradient of the output to the gradients of the input and of each parameter::
+all of them arrays of your engine with the batch axis first, and returns its output, `(batch, *op.output_shape)`::
+
+    def dense(op, x, kernel, bias=None):
+        return x @ kernel if bias is None else x @ kernel + bias
+
+    LayerwiseBackend("mine", Kernels({DenseOp: dense, FlattenOp: flatten, SoftmaxOp: softmax, ...}))
+
+For a backend that trains, every kernel returns the way back too: a function from the gradient of its output to a tuple
+of the gradients of its input and of each parameter. The loss has the last word, and begins the way back::
 
     def dense(op, x, kernel, bias=None):
         y = x @ kernel if bias is None else x @ kernel + bias
 
         def pullback(dy):
-            return dy @ kernel.T, x.T @ dy, *([] if bias is None else [dy.sum(0)])
+            return (dy @ kernel.T, x.T @ dy) if bias is None else (dy @ kernel.T, x.T @ dy, dy.sum(0))
 
         return y, pullback
 
     Kernels({DenseOp: dense, ...}, cross_entropy=cross_entropy)
 
-What does not depend on an engine is done here: checks of what comes in, dropout, the loop over layers and back, the
-optimizers, states. Dropout needs no kernel; without a kernel for an operation, models that have it are refused.
+The operations, and what each has beyond `input_shape` and `output_shape`, are in `cnnkit.plan`; their formulas are in
+docs/reference/layers.md. What does not depend on an engine is done here: checks of what comes in, dropout, the loop over
+layers and back, the optimizers, states. Dropout needs no kernel; without a kernel for another operation, models that
+have it are refused.
+
+An array of the engine needs `+ - * / **`, with their in-place forms if it can be changed at all, and `.shape`.
+`to_engine` and `to_host` say how one is made and read.
 """
 
 from __future__ import annotations
@@ -29,7 +41,7 @@ import numpy as np
 
 from cnnkit.arrays import Array, Images, Labels, Parameters, check_images, check_labels, dtype_of
 from cnnkit.backend import Backend, Program, TrainingProgram
-from cnnkit.errors import DataError, TrainingNotSupported, UnsupportedModel
+from cnnkit.errors import BackendError, DataError, TrainingNotSupported, UnsupportedModel
 from cnnkit.optimizers import Optimizer
 from cnnkit.parameters import check_parameters
 from cnnkit.plan import Conv2DOp, DenseOp, DropoutOp, Operation, Plan
@@ -40,7 +52,8 @@ from cnnkit.state import TrainingState, check_state
 Kernel: TypeAlias = Callable[..., Any]
 """`(op, x, *parameters) -> y`, or `-> (y, pullback)` where `pullback(dy) -> (dx, *gradients of the parameters)`.
 
-`x` has the batch axis first. The parameters are the kernel and, if the layer has one, the bias. Arrays are not changed.
+`x` has the batch axis first and at least one image. The parameters are the kernel and, if the layer has one, the bias.
+Arrays that come in are not changed. Several threads may be in one kernel.
 """
 
 CrossEntropy: TypeAlias = Callable[[Any, Labels], tuple[Any, Any]]
@@ -50,8 +63,8 @@ CrossEntropy: TypeAlias = Callable[[Any, Labels], tuple[Any, Any]]
 """
 
 
-def _to_engine(array: Array) -> Any:
-    return np.array(array, order="C")
+def _as_it_is(array: Array) -> Any:
+    return array
 
 
 @dataclass(frozen=True)
@@ -61,13 +74,14 @@ class Kernels:
     Args:
         by_operation: A kernel for each kind of operation that the engine can run.
         cross_entropy: The loss. With it, every kernel returns its way back; without it the backend only predicts.
-        to_engine: A NumPy array, in the precision, to an array of the engine: always a copy.
+        to_engine: A NumPy array to an array of the engine. What it is given is in the precision, in C order, and nobody
+            else's: the engine may keep it.
         to_host: An array of the engine to a NumPy array.
     """
 
     by_operation: Mapping[type[Operation], Kernel]
     cross_entropy: CrossEntropy | None = None
-    to_engine: Callable[[Array], Any] = _to_engine
+    to_engine: Callable[[Array], Any] = _as_it_is
     to_host: Callable[[Any], Array] = np.asarray
 
     def missing(self, plan: Plan) -> list[Unsupported]:
@@ -130,7 +144,7 @@ class _Network:
 
     def received(self, array: Array) -> Any:
         """`array` as the engine's own, in the precision."""
-        return self.kernels.to_engine(array.astype(self.dtype))
+        return self.kernels.to_engine(array.astype(self.dtype, order="C", subok=False))  # a copy, always
 
     def returned(self, array: Any) -> Array:
         """An array of the engine as a fresh NumPy array, in the precision."""
@@ -143,8 +157,7 @@ class _Network:
         x = self.received(images)
         for op in self.plan.operations:
             if not isinstance(op, DropoutOp):
-                y = self.kernels.by_operation[type(op)](op, x, *_own(op, parameters))
-                x = y if self.kernels.cross_entropy is None else y[0]
+                x, _ = self.forward(op, x, parameters)
         return self.returned(x)
 
     def gradients(
@@ -156,21 +169,72 @@ class _Network:
             raise DataError("the batch has 0 images, which have no mean loss. Give at least one image.")
         labels = check_labels(labels, len(images), self.plan.classes)
         x = self.received(images)
-        ways_back: list[tuple[Operation, Callable[[Any], Sequence[Any]]]] = []
+        ways_back: list[tuple[Operation, Any, WayBack]] = []
         for op in self.plan.operations[:-1]:
+            before = x
             if isinstance(op, DropoutOp):
                 shape = (len(images), *op.output_shape)
                 mask = self.kernels.to_engine(dropout_mask(seed, step, op.layer, shape, op.rate, self.dtype))
                 x, pullback = x * mask, lambda dy, mask=mask: (dy * mask,)
             else:
-                x, pullback = self.kernels.by_operation[type(op)](op, x, *_own(op, parameters))
-            ways_back.append((op, pullback))
+                x, pullback = self.forward(op, x, parameters)
+            if ways_back or _names(op):  # before the first layer that learns, nobody asks for a gradient
+                ways_back.append((op, before, pullback))
         loss, dy = self.kernels.cross_entropy(x, labels)
         found: dict[str, Any] = {}
-        for op, pullback in reversed(ways_back):
-            dy, *of_parameters = pullback(dy)
+        for op, before, pullback in reversed(ways_back):
+            dy, *of_parameters = _pulled_back(op, pullback, dy, [before, *_own(op, parameters)])
             found.update(zip(_names(op), of_parameters, strict=True))
         return loss, {spec.name: found[spec.name] for spec in self.plan.parameters}
+
+    def forward(self, op: Operation, x: Any, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The output of `op` and, from a kernel that trains, its way back."""
+        found = self.kernels.by_operation[type(op)](op, x, *_own(op, parameters))
+        if self.kernels.cross_entropy is None:
+            y, pullback = found, None
+        elif isinstance(found, tuple) and len(found) == 2:
+            y, pullback = found
+        else:
+            raise BackendError(
+                f"{_kernel_of(op)} returned {_described(found)}; expected (y, pullback), because there is a "
+                "cross_entropy. Return the way back too, or leave out cross_entropy for a backend that only predicts."
+            )
+        _check_shape(op, "an output", y, (*x.shape[:1], *op.output_shape))
+        return y, pullback
+
+
+WayBack: TypeAlias = Callable[[Any], Any]
+
+
+def _pulled_back(op: Operation, pullback: WayBack, dy: Any, given: Sequence[Any]) -> Sequence[Any]:
+    """The gradients of what was `given` to a kernel, its input and parameters; a `BackendError` if they are not that."""
+    found = pullback(dy)
+    if not isinstance(found, tuple) or len(found) != len(given):
+        wanted = ", ".join(["dx", "gradient of the kernel", "gradient of the bias"][: len(given)])
+        raise BackendError(
+            f"the way back of {_kernel_of(op)} returned {_described(found)}; expected a tuple of {len(given)}: "
+            f"({wanted}{',' * (len(given) == 1)})."
+        )
+    for gradient, array in zip(found, given, strict=True):
+        _check_shape(op, "a gradient", gradient, array.shape)
+    return found
+
+
+def _check_shape(op: Operation, what: str, array: Any, shape: Sequence[int]) -> None:
+    """Say at which kernel a shape goes wrong: what is made of it further on would be a riddle."""
+    if tuple(getattr(array, "shape", ())) != tuple(shape):
+        raise BackendError(f"{_kernel_of(op)} returned {what} that is {_described(array)}; expected shape {shape}.")
+
+
+def _kernel_of(op: Operation) -> str:
+    return f"the kernel for {type(op).__name__} (layers[{op.layer}])"
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, tuple):
+        return f"a tuple of {len(found)}"
+    shape = getattr(found, "shape", None)
+    return f"a {type(found).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
 
 
 def _names(op: Operation) -> list[str]:
@@ -220,7 +284,9 @@ class _LayerwiseTraining(TrainingProgram):
             loss, found = self.network.gradients(images, labels, self.parameters, self.seed, self.steps)
             factor = 1.0
             if self.optimizer.clip_global_norm is not None:
-                factor = self.optimizer.clip_factor(sum(float((g * g).sum()) for g in found.values()))
+                # float32 could not hold the square of a large gradient
+                squares = (np.square(self.network.returned(g), dtype=np.float64).sum() for g in found.values())
+                factor = self.optimizer.clip_factor(float(sum(squares)))
             for name, gradient in found.items():
                 self.parameters[name], self.slots[name] = self.optimizer.update(
                     self.parameters[name], gradient * factor, self.slots[name], self.steps

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import cnnkit
-from cnnkit.cli import bench, conforming, explaining, inspecting, judging, training
+from cnnkit.cli import bench, conforming, explaining, inspecting, judging, scaffolding, training
 from cnnkit.errors import BackendNotFound, CnnkitError, DatasetNotFound, ModelError, OptionError
 
 WRONG_USE = (OptionError, ModelError, DatasetNotFound, BackendNotFound)
@@ -51,6 +51,7 @@ app.command()(conforming.conformance)
 app.command()(explaining.why)
 app.command()(explaining.compare)
 app.command()(explaining.repro)
+app.command()(scaffolding.new_backend)
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 data_app.command("show")(inspecting.data_show)
 app.add_typer(data_app, name="data")
