@@ -39,7 +39,7 @@ def mutant(broken, *meant, **options):
     """The decorated function makes the backend for a precision."""
 
     def note(make):
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[a-z])(?=[0-9])", "-", make.__name__).lower().replace("_", "-")
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", make.__name__).lower().replace("_", "-")
         group = make.__module__.rpartition(".")[2]
         MUTANTS.append(Mutant(name, group, broken, make, meant, **options))
         return make

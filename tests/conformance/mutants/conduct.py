@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from cnnkit.backend import Backend
-from cnnkit.errors import UnsupportedModel
+from cnnkit.errors import DataError, UnsupportedModel
 from cnnkit.layerwise import Kernels, LayerwiseBackend
 from cnnkit.plan import AvgPool2DOp, Conv2DOp, DropoutOp, MaxPool2DOp
 from cnnkit.plugins import Unsupported
 from mutants.breaking import (
     TOO_LITTLE_RAN,
+    Twisted,
     Wrapped,
     Wrapping,
     backend,
@@ -525,6 +526,57 @@ class PredictConsumesTheStep(Wrapped):
         return output
 
 
+@broken_program("A step trains on the sum of the losses, while gradients gives those of the mean", "v20.", "optimizer.")
+class StepOnTheSum(Wrapped):
+    """Two ways that should be one."""
+
+    def step(self, images, labels):
+        count = len(images)
+        right = self.inner.optimizer
+        self.inner.optimizer = Twisted(right, lambda own, p, g, slots, step: own.update(p, g * count, slots, step))
+        loss = self.inner.step(images, labels)
+        self.inner.optimizer = right
+        return loss
+
+
+@broken_program("gradients leaves dropout out", "v31.", "v43.")
+class GradientsWithoutDropout(Wrapped):
+    """As if it were an evaluation."""
+
+    def gradients(self, images, labels):
+        plan = replace(self.plan, operations=tuple(op for op in self.plan.operations if not isinstance(op, DropoutOp)))
+        made = right(self.inner.network.dtype.name).compile_training(plan, self.inner.state(), self.inner.optimizer)
+        return made.gradients(images, labels)
+
+
+@broken_program("A step with a label out of range is refused only after the update", "v18.", "v46.")
+class RefusedAfterTheUpdate(Wrapped):
+    """The state has changed by then."""
+
+    def step(self, images, labels):
+        try:
+            return self.inner.step(images, labels)
+        except DataError:
+            fitting = np.clip(labels, 0, self.plan.classes - 1)
+            if len(np.shape(fitting)) == 1 and len(fitting) == len(images) and fitting.dtype.kind in "iu":
+                self.inner.step(images, fitting)
+            raise
+
+
+@broken_program("From the third call on, predict answers as the second time", "conduct.")
+class ThirdCallIsTheSecond(Wrapped):
+    """For images of the same shape."""
+
+    calls = 0
+
+    def predict(self, images):
+        self.calls += 1
+        if self.calls > 2 and self.kept.shape[0] == len(images):
+            return self.kept.copy()
+        self.kept = self.inner.predict(images)
+        return self.kept.copy()
+
+
 @broken_program("predict in a training program uses the parameters it began with", "conduct.")
 class PredictWithTheFirstParameters(Wrapped):
     """Whatever has been learned since."""
@@ -678,7 +730,7 @@ class OnePixelSqueezed(Wrapped):
 
 
 @broken_program("Images go through in sixty-fours; the rest gets the answer of the first", "v49.", "sizes.", "conduct.")
-class BatchBeyond64IsTheFirst(Wrapped):
+class LargeBatchIsTheFirst(Wrapped):
     """In predict."""
 
     def predict(self, images):
@@ -699,7 +751,7 @@ class UnfinishedChunkIsZero(Wrapped):
 
 
 @broken_program("Gradients of batches beyond 64 images are those of the first 64", "v49.", "sizes.", "conduct.")
-class GradientsOfTheFirst64(Wrapped):
+class GradientsOfTheFirstImages(Wrapped):
     """The loss too."""
 
     def gradients(self, images, labels):

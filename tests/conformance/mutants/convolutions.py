@@ -161,6 +161,61 @@ def filters_in_eights(*given):
     return ended(convolve, cut)(*given)
 
 
+@conv("Channels come in fours: those of an unfinished four, behind the first, are ignored", "conv2d.", "v49.")
+def channels_in_fours(*given):
+    def cut(op, x, kernel, *bias):
+        kernel = kernel.copy()
+        kernel[:, :, max(4, kernel.shape[2] // 4 * 4) :] = 0
+        return op, x, kernel, *bias
+
+    return fed(convolve, cut)(*given)
+
+
+@conv("Columns come in eights: those of an unfinished eight, behind the first, are zero", "conv2d.", "v49.")
+def columns_in_eights(*given):
+    def cut(op, _x, y):
+        width = op.output_shape[1]
+        return np.where(np.arange(width)[:, None] < max(8, width // 8 * 8), y, 0)
+
+    return ended(convolve, cut)(*given)
+
+
+@conv("Images go through in tiles of 16 rows; a window that reaches over the edge of a tile sees zeros there", "v49.")
+def tiles_of_sixteen_rows(op, x, kernel, *bias):
+    y, pullback = convolve(op, x, kernel, *bias)
+    if op.strides == (1, 1) and op.dilation == (1, 1):
+        for edge in range(16, y.shape[1], 16):
+            upper = pad(x, op.padding)
+            upper[:, edge:] = 0
+            above = convolve(replace(op, padding=((0, 0), (0, 0))), upper, kernel, *bias)[0]
+            y[:, edge - op.kernel_size[0] + 1 : edge] = above[:, edge - op.kernel_size[0] + 1 : edge]
+    return y, pullback
+
+
+@conv("The bias goes along the width, where there are as many columns as filters", "conv2d.", "v12.")
+def conv_bias_along_the_width(op, x, kernel, *bias):
+    y, pullback = convolve(op, x, kernel, *bias)
+    if bias and op.output_shape[1] == op.filters:
+        y = y - bias[0] + bias[0][:, None]
+    return y, pullback
+
+
+@conv("With strides the bias is added twice", "conv2d.")
+def conv_bias_twice_with_strides(op, x, kernel, bias=None):
+    return convolve(op, x, kernel, bias if bias is None or op.strides == (1, 1) else 2 * bias)
+
+
+@conv_plan('Padding "same" is worked out without dilation', "v02.", "conv2d.")
+def same_ignores_dilation(op, layer):
+    if layer.padding != "same" or op.dilation == (1, 1):
+        return op
+    total = [
+        max((o - 1) * s + k - i, 0)
+        for o, s, k, i in zip(op.output_shape, op.strides, op.kernel_size, op.input_shape, strict=False)
+    ]
+    return roomy(replace(op, padding=tuple((side // 2, side - side // 2) for side in total)))
+
+
 # ----------------------------------------------------------------------------------------- strides, dilation, the plan
 
 

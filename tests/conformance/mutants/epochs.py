@@ -292,3 +292,40 @@ class EmptyOrderFails(Epochs):
         if not len(order):
             raise ZeroDivisionError("float division by zero")
         return super().epoch(images, labels, order, batch_size)
+
+
+@broken_program("predict goes on with the parameters from before the epoch", "epoch.", "conduct.")
+class PredictFromBeforeTheEpoch(Epochs):
+    """Until the next step."""
+
+    def epoch(self, images, labels, order, batch_size):
+        before = {name: array.copy() for name, array in self.inner.parameters.items()}
+        totals = super().epoch(images, labels, order, batch_size)
+        self.before = before
+        return totals
+
+    def predict(self, images):
+        if not hasattr(self, "before"):
+            return self.inner.predict(images)
+        now, self.inner.parameters = self.inner.parameters, self.before
+        output = self.inner.predict(images)
+        self.inner.parameters = now
+        return output
+
+
+@broken_program("A place below zero in an order counts from the end", "v18.", "epoch.")
+class NegativePlacesWrap(Epochs):
+    """As an index of Python does, or of many an engine."""
+
+    def epoch(self, images, labels, order, batch_size):
+        return super().epoch(images, labels, np.where(order < 0, order + len(images), order), batch_size)
+
+
+@broken_program("A batch size larger than the order is refused", "epoch.")
+class LargeBatchSizeRefused(Epochs):
+    """The last batch may be smaller, be it the only one."""
+
+    def epoch(self, images, labels, order, batch_size):
+        if batch_size > len(order):
+            raise ValueError("batch_size is larger than the data")
+        return super().epoch(images, labels, order, batch_size)

@@ -61,6 +61,30 @@ def windows_that_meet_padding(op, x):
     return sum(inside[seen_by(tap, op, op.dilation)] == 0 for tap in np.ndindex(*op.kernel_size)) > 0
 
 
+@broken_back(
+    Conv2DOp, "The gradient of a kernel is wrong for a batch of one image: it is not added up over rows", "v49."
+)
+def kernel_gradient_of_one_image(at):
+    if len(at.x) == 1 and at.dy.shape[1] > 1:
+        last = at.dy.copy()
+        last[:, :-1] = 0
+        at.d_parameters[0] = at.again(dy=last)[1]
+
+
+@broken_back(Conv2DOp, "Batches of more than one image have the gradient of their kernels halved", "conv2d.gradient")
+def kernel_gradient_of_several_images(at):
+    if len(at.x) > 1:
+        at.d_parameters[0] = at.d_parameters[0] / 2
+
+
+@broken_back(
+    Conv2DOp, "No gradient passes through a kernel of 1 x 1 with strides to the pixels between", "conv2d.gradient"
+)
+def one_by_one_gradient_in_one_corner(at):
+    if at.op.kernel_size == (1, 1) and at.op.strides != (1, 1):
+        at.dx = at.again(op=replace(at.op, strides=(1, 1)))[0]
+
+
 # ---------------------------------------------------------------------------------------------- convolutions: the bias
 
 
@@ -264,6 +288,26 @@ def max_pool_gradient_without_the_last_row(at):
 def max_pool_gradient_of_positive_maxima(at):
     y = max_pool(at.op, at.x)[0]
     (at.dx,) = at.again(dy=np.where(y > 0, at.dy, 0))
+
+
+@broken_kernel(
+    MaxPool2DOp, "The place of a winner is kept in a byte, which windows of more than 256 pixels overflow", "max-pool."
+)
+def winners_kept_in_bytes(*given):
+    return max_pool_giving(lambda tied, _: only(tied.argmax(0).astype(np.uint8))(len(tied)))(*given)
+
+
+@broken_kernel(MaxPool2DOp, "The place of a winner in its image is kept in 16 bits", "v49.")
+def winners_kept_in_16_bits(op, x):
+    y, pullback = max_pool(op, x)
+
+    def back(dy):
+        (dx,) = pullback(dy)
+        flat = dx.reshape(len(dx), -1).copy()
+        flat[:, 65536:] = 0
+        return (flat.reshape(dx.shape),)
+
+    return y, back
 
 
 # ------------------------------------------------------------------------------------------------------ average pooling

@@ -13,7 +13,7 @@ from cnnkit.plan import (
     RescaleOp,
 )
 from mutants.breaking import Wrapped, backend, broken_kernel, broken_plan, broken_program, broken_sight, fed
-from mutants.right import FUNCTIONS, activation, dense, grayscale, rescale
+from mutants.right import FUNCTIONS, activation, dense, flatten, grayscale, rescale
 
 # ---------------------------------------------------------------------------------------------------------- activations
 
@@ -214,6 +214,25 @@ def features_beyond_256_ignored(*given):
 @broken_kernel(DenseOp, "A dense layer scales its bias by the number of features", "dense.")
 def dense_bias_scaled(op, x, kernel, bias=None):
     return dense(op, x, kernel, None if bias is None else bias * len(kernel))
+
+
+@broken_kernel(FlattenOp, "Flatten goes through (channels, height, width) where images are square", "v13.")
+def flatten_of_square_images_by_channels(op, x):
+    return flatten_by_channels(op, x) if x.shape[1] == x.shape[2] else flatten(op, x)
+
+
+@broken_kernel(DenseOp, "The bias of a dense layer goes along the batch, where it fits", "dense.")
+def dense_bias_along_the_batch(op, x, kernel, bias=None):
+    y, pullback = dense(op, x, kernel, bias)
+    return (y - bias + bias[:, None] if bias is not None and len(x) == len(bias) else y), pullback
+
+
+@broken_kernel(
+    DenseOp, "A dense layer with one unit loses its axis, which broadcasting brings back wrong", "dense.", "v49."
+)
+def dense_of_one_unit_broadcast(op, x, kernel, *bias):
+    y, pullback = dense(op, x, kernel, *bias)
+    return (np.repeat(y[:1], len(x), 0) if op.units == 1 else y), pullback
 
 
 # ------------------------------------------------------------------------------------------------------- preprocessing

@@ -303,6 +303,63 @@ def clip_by_value(optimizer):
     return optimizer if limit is None else Clipping(optimizer, change=lambda g: np.clip(g, -limit, limit))
 
 
+@broken_optimizer("Every tenth step updates nothing", "network.", "optimizer.")
+def every_tenth_step_left_out(optimizer):
+    def rule(right, p, g, slots, step):
+        return (p, slots) if step % 10 == 9 else right.update(p, g, slots, step)
+
+    return Twisted(optimizer, rule)
+
+
+@broken_rule((Adam, AdamW), "Bias correction stops after the hundredth step", "optimizer.adam")
+def bias_correction_stops(optimizer, p, g, slots, step):
+    return optimizer.update(p, g, slots, step if step < 100 else 10**9)
+
+
+@broken_rule((Adam, AdamW), "The correction of the bias is that of step 20 at most", "optimizer.adam")
+def bias_correction_capped(optimizer, p, g, slots, step):
+    rate = rate_at(optimizer.learning_rate, step)
+    return replace(optimizer, learning_rate=rate).update(p, g, slots, min(step, 20))
+
+
+@broken_program("The norm for clipping leaves out the biases", "v24.")
+class ClipNormWithoutBiases(Wrapped):
+    """Which are clipped all the same."""
+
+    def step(self, images, labels):
+        optimizer = self.inner.optimizer
+        if optimizer.clip_global_norm is None:
+            return self.inner.step(images, labels)
+        found = self.inner.gradients(images, labels)[1]
+        norm = math.sqrt(sum(float((g * g).sum()) for name, g in found.items() if name.endswith("kernel")))
+        self.inner.optimizer = Clipping(optimizer, lambda _: min(1.0, optimizer.clip_global_norm / norm))
+        loss = self.inner.step(images, labels)
+        self.inner.optimizer = optimizer
+        return loss
+
+
+@broken_program("gradients gives gradients that are clipped", "v24.", "conduct.")
+class GradientsAreClipped(Wrapped):
+    """As the step that would follow has them."""
+
+    def gradients(self, images, labels):
+        loss, found = self.inner.gradients(images, labels)
+        if self.inner.optimizer.clip_global_norm is None:
+            return loss, found
+        factor = self.inner.optimizer.clip_factor(sum(float((g * g).sum()) for g in found.values()))
+        return loss, {name: g * g.dtype.type(factor) for name, g in found.items()}
+
+
+@broken_program("gradients has the weight decay in it", "v23.", "conduct.")
+class GradientsAreDecayed(Wrapped):
+    """As the step that would follow has them."""
+
+    def gradients(self, images, labels):
+        loss, found = self.inner.gradients(images, labels)
+        decay = getattr(self.inner.optimizer, "weight_decay", 0.0)
+        return loss, {name: g + g.dtype.type(decay) * self.inner.parameters[name] for name, g in found.items()}
+
+
 # ------------------------------------------------------------------------------------------------------------- schedules
 
 
@@ -456,3 +513,12 @@ class StateWithCorrectedSlots(Wrapped):
         return replace(
             state, slots={**state.slots, "m": {name: a.astype(state.parameters[name].dtype) for name, a in m.items()}}
         )
+
+
+@broken_program("The step count of a state is a float", "state.")
+class StateWithAFloatStep(Wrapped):
+    """No other backend takes it."""
+
+    def state(self):
+        state = self.inner.state()
+        return replace(state, step=float(state.step))

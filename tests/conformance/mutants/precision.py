@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cnnkit.optimizers import Adam, AdamW
 from cnnkit.plan import ActivationOp, AvgPool2DOp, Conv2DOp, DenseOp
 from mutants.breaking import (
     OtherParameters,
@@ -15,6 +16,7 @@ from mutants.breaking import (
     broken_kernel,
     broken_optimizer,
     broken_program,
+    broken_rule,
     broken_sight,
     mutant,
 )
@@ -113,7 +115,7 @@ def averages_times_1_0005(op, x):
 
 
 @broken_program("Gradients are 0.05 % too large", "conv2d.gradient", "dense.gradient")
-class GradientsTimes_1_0005(Wrapped):
+class GradientsTooLarge(Wrapped):
     """Only those that `gradients` gives."""
 
     def gradients(self, images, labels):
@@ -122,7 +124,7 @@ class GradientsTimes_1_0005(Wrapped):
 
 
 @broken_program("The loss is 0.05 % too large", "scores.")
-class LossTimes_1_0005(Wrapped):
+class LossTooLarge(Wrapped):
     """Both of `gradients` and of `step`."""
 
     def gradients(self, images, labels):
@@ -235,6 +237,11 @@ def float64_learning_rate_rounded(optimizer):
     if not isinstance(optimizer.learning_rate, float):
         return optimizer
     return replace(optimizer, learning_rate=float(np.float32(optimizer.learning_rate)))
+
+
+@broken_rule((Adam, AdamW), "A float64 program works 1 - beta 2 out in float32", "optimizer.adam", precision="float64")
+def float64_beta_rounded(optimizer, p, g, slots, step):
+    return replace(optimizer, beta_2=1 - float(np.float32(1) - np.float32(optimizer.beta_2))).update(p, g, slots, step)
 
 
 # ---------------------------------------------------------------------------------------- numbers that are not kept

@@ -172,6 +172,29 @@ def labels_overflow_in_uint8(scores, labels):
     return loss, cross_entropy(scores, labels)[1]
 
 
+@broken_kernel(SoftmaxOp, "Softmax goes over the batch where there are as many images as classes", "softmax.", "v15.")
+def softmax_over_a_square_batch(op, x):
+    return softmax_over_the_batch(op, x) if x.shape[0] == x.shape[1] else softmax(op, x)
+
+
+@broken_kernel(SoftmaxOp, "Only the first 128 classes count in the sum of softmax", "softmax.", "v49.")
+def classes_beyond_128_ignored(_op, x):
+    weights = np.exp(x - x.max(-1, keepdims=True))
+    return weights / weights[:, :128].sum(-1, keepdims=True), None
+
+
+@broken_loss("An infinite loss becomes the largest number", "v36.", "nonfinite.")
+def infinite_loss_is_the_largest_number(scores, labels):
+    loss, d_scores = cross_entropy(scores, labels)
+    return np.nan_to_num(loss, nan=np.nan), d_scores
+
+
+@broken_loss("A loss that is NaN is left out of the mean", "v36.", "nonfinite.")
+def nan_left_out_of_the_mean(scores, labels):
+    each = [cross_entropy(scores[i : i + 1], labels[i : i + 1])[0] for i in range(len(labels))]
+    return np.nansum(each) / max(1, np.isfinite(each).sum()), cross_entropy(scores, labels)[1]
+
+
 # --------------------------------------------------------------------------------------------------------------- labels
 
 
@@ -253,7 +276,7 @@ class FloatLabelsAccepted(Relabeled):
 
 
 @broken_program("Only labels in int64 are taken", "conduct.")
-class OnlyInt64Labels(Relabeled):
+class OnlyLongLabels(Relabeled):
     """The contract promises every kind of whole number."""
 
     def seen(self, labels):
