@@ -271,6 +271,12 @@ def _sentence(path: Path | None, subject: str, what: str) -> str:
     return f"{path}: {subject}: {what}." if subject else f"{path}: {what}."
 
 
+def only_predicts(path: Path | None) -> str:
+    """What to do about a backend that does not train."""
+    file = path or "a conformance.toml"
+    return f'Judge it with --level inference, or write level = "inference" at the top of its ledger, {file}.'
+
+
 def _is_unused(entry: Deviation, results: Sequence[CaseResult]) -> bool:
     """Whether it names a feature that was tried, and that nothing was refused for."""
     concerned = [result for result in results if entry.is_needed_by(result)]

@@ -16,7 +16,7 @@ import numpy as np
 import cnnkit
 from cnnkit import plugins
 from cnnkit.conformance import SUITE_VERSION, ledger
-from cnnkit.conformance.case import Case, Level
+from cnnkit.conformance.case import Level
 from cnnkit.conformance.ledger import Ledger
 from cnnkit.conformance.process import Ended, SuiteFault, WorkerProcess
 from cnnkit.conformance.report import CaseResult, Report, reasons_for_red
@@ -183,7 +183,7 @@ class _Conductor:
         self.worker = WorkerProcess()  # it imports the cases while we do
         cases = suite_cases(self.settings.explore, self.settings.seed)
         self._load()
-        self._read_ledger(cases)
+        self._read_ledger()
         found = pairs(cases, self.level, self.settings.precisions)
         self.results = {result.name: result for result in map(untried, found)}
         chosen = selected(found, self.settings.only) if self.settings.only else found
@@ -208,9 +208,9 @@ class _Conductor:
             self.loaded = {"ready": False, **_lost("the plugin was loaded", ended)}
             self.close()
 
-    def _read_ledger(self, cases: Sequence[Case]) -> None:
+    def _read_ledger(self) -> None:
         path, problem = self.loaded.get("ledger"), self.loaded.get("ledger_problem")
-        self.ledger = ledger.read(None if path is None else Path(path), cases)
+        self.ledger = ledger.read(None if path is None else Path(path), suite_cases())
         self.problems += [*([problem] if problem else []), *self.ledger.problems]
         if self.settings.needs_ledger and self.loaded["ready"]:
             ledger.require_writable(self.settings.name, self.ledger)
@@ -357,10 +357,8 @@ class _Conductor:
     def _only_predicts(self, results: Sequence[CaseResult]) -> list[str]:
         if not any(result.error == "TrainingNotSupported" and result.outcome == "failed" for result in results):
             return []
-        file = self.ledger.path or "a conformance.toml"
         says = f"Backend '{self.settings.name}' only predicts: its compile_training raises TrainingNotSupported."
-        fix = f'Judge it with --level inference, or write level = "inference" at the top of its ledger, {file}.'
-        return [f"{says} {fix}"]
+        return [f"{says} {ledger.only_predicts(self.ledger.path)}"]
 
 
 def _lost(doing: str, ended: Ended) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any, Final
 from unittest import SkipTest
 
@@ -27,8 +27,9 @@ from cnnkit.backend import Backend
 from cnnkit.conformance import ledger
 from cnnkit.conformance.case import Case, Level
 from cnnkit.conformance.judging import judge
-from cnnkit.conformance.ledger import Ledger
+from cnnkit.conformance.ledger import Ledger, only_predicts
 from cnnkit.conformance.measure import THRESHOLD
+from cnnkit.conformance.refusals import refused_precision, refuses, says_nothing
 from cnnkit.conformance.report import CaseResult, reasons_for_red
 from cnnkit.conformance.selection import (
     PRECISIONS,
@@ -42,7 +43,6 @@ from cnnkit.conformance.selection import (
     tried,
     untried,
 )
-from cnnkit.conformance.worker import refused_precision
 from cnnkit.errors import BackendUnavailable, CnnkitError
 
 _LEDGER, _ENOUGH = "suite.ledger", "suite.enough-ran"
@@ -141,8 +141,7 @@ def _result(bound: BoundCase) -> CaseResult:
     made = _backend(bound.backend, bound.device, bound.precision, _Options(bound.options))
     if not isinstance(made, Backend):
         return load_result(bound.pair, made)
-    refuses = partial(plugins.unsupported, bound.backend, device=bound.device, precision=bound.precision)
-    verdict = judge(bound.case, made, bound.precision, refuses)
+    verdict = judge(bound.case, made, bound.precision, refuses(bound.backend, bound.device, bound.precision))
     return tried(bound.pair, {key: value for key, value in vars(verdict).items() if key != "question"})
 
 
@@ -192,6 +191,7 @@ def _describe(bound: BoundCase, result: CaseResult, problem: str) -> str:
         ("found", result.message),
         ("units", _units(result)),
         ("ledger", problem),
+        ("advice", only_predicts(_ledger(bound.backend).path) if result.error == "TrainingNotSupported" else ""),
         ("replay", shlex.join(command)),
     ]
     lines = [f"backend '{bound.backend}' does not conform: {bound}"]
@@ -242,6 +242,10 @@ def _check_ledger(bound: BoundCase) -> None:
 
 def _check_enough_ran(bound: BoundCase) -> None:
     """Count what passed in this process; of a case that was not tried here, take what hook and ledger say beforehand."""
+    for precision in bound.precisions:
+        made = _backend(bound.backend, bound.device, precision, _Options(bound.options))
+        if not isinstance(made, Backend) and not made.get("refused"):
+            raise ConformanceFailure(f"nothing ran in {precision}: {made['message']}")
     found = pairs(suite_cases(), bound.level, bound.precisions)
     results = [_RECORDED.get(_key(bound, pair)) or _beforehand(bound, pair) for pair in found]
     # A failure has been reported where it happened; here it is only something that has not passed.
@@ -255,10 +259,10 @@ def _check_enough_ran(bound: BoundCase) -> None:
 def _beforehand(bound: BoundCase, pair: Pair) -> CaseResult:
     """What will become of a case that is not tried, if the backend is right wherever nobody says otherwise."""
     case, precision = pair
-    refuses = partial(plugins.unsupported, bound.backend, device=bound.device, precision=precision)
-    verdict = judge(case, NoBackend(), precision, refuses)
-    if verdict.outcome == "refused":
-        return untried(pair).model_copy(update={"outcome": "refused"})
+    if not says_nothing(bound.backend):
+        verdict = judge(case, NoBackend(), precision, refuses(bound.backend, bound.device, precision))
+        if verdict.outcome == "refused":
+            return untried(pair).model_copy(update={"outcome": "refused"})
     entry = _ledger(bound.backend).entry_for(untried(pair))
     outcome = "passed" if entry is None else "refused" if entry.kind == "refuses" else "deviates"
     return untried(pair).model_copy(update={"outcome": outcome})

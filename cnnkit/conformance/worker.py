@@ -14,8 +14,8 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,9 @@ from cnnkit._probing import describe, unavailable
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.judging import Verdict, judge
+from cnnkit.conformance.refusals import refused_precision, refuses
 from cnnkit.conformance.selection import suite_cases
 from cnnkit.errors import BackendUnavailable, CnnkitError, OptionError
-from cnnkit.model import Dense, Model, Softmax
-
-SMALLEST = Model(input_shape=(2,), layers=[Dense(units=2), Softmax()])
-"""The least that can be asked for: a plugin that refuses this in a precision refuses the precision."""
 
 
 class Worker:
@@ -88,13 +85,19 @@ class Worker:
                 "message": str(error),
                 "error": type(error).__name__,
             }
+        except BaseException as error:  # noqa: BLE001 - as in `judge`
+            return {"ready": False, "message": describe(error), "error": type(error).__name__}
         return {"ready": True}
 
     def judge(self, case: str, precision: str, time_limit: float) -> dict[str, Any]:
         """Try one case. Where it hangs is written to the standard error shortly before the runner loses patience."""
+        tried, backend = self.cases[case], self.backends[precision]
         faulthandler.dump_traceback_later(0.9 * time_limit, exit=False, file=sys.__stderr__ or sys.stderr)
         try:
-            verdict = judge(self.cases[case], self.backends[precision], precision, self._refuses(precision))
+            verdict = judge(tried, backend, precision, refuses(self.name, self.device, precision))
+        except BaseException as error:  # noqa: BLE001 - `judge` lets these pass, and engines in Rust panic with them
+            message, kind = describe(error), type(error).__name__
+            verdict = Verdict("failed", 0.0, None, "run", message, kind, traceback.format_exc())
         finally:
             faulthandler.cancel_dump_traceback_later()
         self.last = (case, precision, verdict)
@@ -112,22 +115,10 @@ class Worker:
             precision=precision,
             backend_name=self.name,
             backend=self.backends[precision],
-            refuses=self._refuses(precision),
+            refuses=refuses(self.name, self.device, precision),
             verdict=verdict,
         )
         return {"path": str(path)}
-
-    def _refuses(self, precision: str) -> Any:
-        return partial(plugins.unsupported, self.name, device=self.device, precision=precision)
-
-
-def refused_precision(name: str, device: str | None, precision: str) -> str:
-    """Why the plugin refuses every plan in a precision beforehand, as it says itself; nothing if it does not."""
-    try:
-        found = plugins.unsupported(name, SMALLEST.plan(), device, precision)
-    except BackendUnavailable:
-        return ""  # creating the backend, which comes next, says why
-    return f"{found[0].feature}: {found[0].reason}" if found else ""
 
 
 # ------------------------------------------------------------------------------------------------------------ protocol
@@ -142,8 +133,6 @@ def main() -> None:
         try:
             answer = worker.answer(json.loads(line))
         except BaseException as error:  # noqa: BLE001 - the runner has to hear of a fault of the suite itself
-            import traceback
-
             answer = {"fault": describe(error), "traceback": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -14,6 +14,8 @@ from cnnkit.conformance import BoundCase, ConformanceFailure, cases, check, suit
 from cnnkit.conformance.selection import suite_cases
 from cnnkit.errors import BackendNotFound, OptionError
 
+SQUARE, WIDE = "dense.forward.square", "dense.forward.wide"
+
 FOUR_LINES = """
 import pytest
 from cnnkit.conformance import cases, check
@@ -39,10 +41,12 @@ def find(name, case_id, **how):
     return found
 
 
-def run_pytest(path, plugin_folder, name, *arguments):
+def run_pytest(path, plugin_folder, name, *cases):
+    """Run the four lines, on the cases of these names only."""
     (path / "test_mine.py").write_text(FOUR_LINES.format(name=name))
     search = os.pathsep.join([str(plugin_folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *arguments, "test_mine.py"]
+    wanted = [f"test_mine.py::test_conformance[{case}]" for case in cases]
+    command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *wanted]
     return subprocess.run(
         command, cwd=path, env=os.environ | {"PYTHONPATH": search}, capture_output=True, text=True, check=False
     )
@@ -211,6 +215,19 @@ def test_too_little_is_left_to_run_where_the_plugin_refuses_too_much():
         check(find("declared", "suite.enough-ran", level="inference", precisions=["float64"]))
 
 
+def test_nothing_ran_where_there_is_no_backend():
+    with pytest.raises(ConformanceFailure, match=r"nothing ran in float32: .*the engine is not set up"):
+        check(find("broken-import", "suite.enough-ran"))
+
+
+def test_a_backend_that_only_predicts_is_told_what_to_say():
+    [case] = [case for case in cases("inference-only", "training") if str(case) == "dense.gradient.sandwich[float32]"]
+    with pytest.raises(
+        ConformanceFailure, match=r'advice  Judge it with --level inference, or write level = "inference"'
+    ):
+        check(case)
+
+
 def test_what_has_failed_in_this_process_does_not_count_as_passed():
     whole_run = find("null", "suite.enough-ran", level="inference", precisions=["float32"])
     check(whole_run)  # nothing was tried yet, and nothing is refused
@@ -227,20 +244,20 @@ def test_what_has_failed_in_this_process_does_not_count_as_passed():
 
 
 def test_four_lines_are_a_test_suite(tmp_path, plugin_folder):
-    done = run_pytest(tmp_path, plugin_folder, "deviating", "-k", "forward.wide[ or forward.square[ or suite.ledger")
+    done = run_pytest(tmp_path, plugin_folder, "deviating", f"{WIDE}[float32]", f"{SQUARE}[float64]", "suite.ledger")
     assert done.returncode == 0, done.stdout
-    assert "3 passed, 2 skipped" in done.stdout
+    assert "2 passed, 1 skipped" in done.stdout
     assert "fails, as the ledger says: The engine forgets the bias of a layer with 17 units" in done.stdout
 
 
 def test_a_failure_under_pytest_is_the_message_and_not_the_insides_of_the_suite(tmp_path, plugin_folder):
-    done = run_pytest(tmp_path, plugin_folder, "null", "-k", "dense.forward.square[float32")
+    done = run_pytest(tmp_path, plugin_folder, "null", f"{SQUARE}[float32]")
     assert done.returncode == 1
     assert "backend 'null' does not conform: dense.forward.square[float32]" in done.stdout
     assert "def check" not in done.stdout
 
 
 def test_a_backend_that_cannot_be_loaded_is_collected_all_the_same(tmp_path, plugin_folder):
-    done = run_pytest(tmp_path, plugin_folder, "broken-import", "-k", "dense.forward.square[")
-    assert "2 failed" in done.stdout
+    done = run_pytest(tmp_path, plugin_folder, "broken-import", f"{SQUARE}[float64]")
+    assert "1 failed" in done.stdout
     assert "the engine is not set up" in done.stdout

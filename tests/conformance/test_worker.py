@@ -59,6 +59,14 @@ def test_an_exception_of_the_backend_is_an_answer_with_its_class_and_traceback(w
     assert "cnnkit_crashing" in answer["traceback"]
 
 
+def test_a_panic_that_is_no_exception_is_an_answer_too(worker):
+    process = worker("crashing")
+    answer = judge(process, "dense.forward.tall")
+    assert (answer["outcome"], answer["stage"], answer["error"]) == ("failed", "run", "Panic")
+    assert answer["message"] == "Panic: three is too few"
+    assert judge(process, SQUARE)["outcome"] == "passed"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="there are no signals on Windows")
 def test_a_segmentation_fault_is_named_and_shows_where_the_backend_was(worker):
     with pytest.raises(Ended, match="the process was ended by SIGSEGV") as ended:
