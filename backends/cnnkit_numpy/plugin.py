@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,3 +33,8 @@ def cnnkit_create_backend(device: str | None, precision: str, options: Mapping[s
             f"backend 'numpy': threads is {threads!r}; expected a whole number of at least 1. Use for example threads=2."
         )
     return NumpyBackend(precision, threads)
+
+
+@hookimpl
+def cnnkit_deviations() -> Path:
+    return Path(__file__).with_name("conformance.toml")

@@ -1,3 +1,5 @@
+import tomllib
+
 import numpy as np
 import pytest
 
@@ -50,3 +52,9 @@ def test_an_unknown_option_lists_the_known():
 def test_threads_are_a_whole_number_of_at_least_1(threads):
     with pytest.raises(BackendOptionError, match=f"threads is {threads!r}; expected a whole number of at least 1"):
         cnnkit.get_backend("numpy", threads=threads)
+
+
+def test_the_ledger_is_empty():
+    ledger = tomllib.loads(plugin.cnnkit_deviations().read_text())
+    assert ledger == {"version": 1, "level": "training"}
+    assert cnnkit.plugins.deviations("numpy") == plugin.cnnkit_deviations()
