@@ -246,6 +246,12 @@ CASES: list[Case] = [
         for name, (what, image, fields) in TIES.items()
     ),
     probe_case(
+        "v06.max-pool.ties.nearly",
+        "Numbers that differ by a millionth are no ties: the larger one takes the gradient",
+        [MaxPool2D(pool_size=(2, 3))],
+        1 + distinct((2, 4, 9, 2)) % 5 / 2**20,
+    ),
+    probe_case(
         "v06.max-pool.ties.after-relu",
         "At ties of the zeros that ReLU makes the gradient stops at ReLU, whoever takes it",
         [ReLU(), MaxPool2D(pool_size=2)],

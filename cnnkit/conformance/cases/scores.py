@@ -13,13 +13,10 @@ import numpy as np
 from cnnkit.arrays import dtype_of
 from cnnkit.conformance.case import Case, drawn_case, question_case
 from cnnkit.conformance.cases.probes import predict_case
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.measure import Numbers
-from cnnkit.conformance.question import Question, draw
+from cnnkit.conformance.question import Question
 from cnnkit.conformance.subject import Subject
 from cnnkit.model import Conv2D, Dense, Flatten, Model, Rescale, Softmax
-from cnnkit.optimizers import SGD
-from cnnkit.state import fresh_state
 
 ORDINARY = [[0.0, 1.0, 5.0], [0.5, 0.25, -0.75], [-3.0, 2.0, 2.5], [1.0, 1.0, -1.0]]
 EXTREME = [[300.0, -100.0, 500.0], [-300.0, -100.0, -500.0], [1000.0, 0.0, -1000.0], [88.5, 89.0, 710.0]]
@@ -56,19 +53,6 @@ def _loss_is(id: str, claim: str, scores: Any, labels: Any, loss: float, gradien
 
     features = scores_question(scores, labels, "float32").features
     return Case(id, claim, "training", features, ask)
-
-
-def _label_types(subject: Subject) -> None:
-    """Whole numbers are labels in every integer type."""
-    optimizer = SGD(learning_rate=0.1)
-    question = draw([Dense(units=5), Softmax()], (4,), precision=subject.precision, ask="gradients", batch=4)
-    assert question.labels is not None  # noqa: S101 - a question about gradients has labels
-    program = subject.train(question.model, fresh_state(question.parameters, optimizer), optimizer)
-    wanted = program.gradients(question.images, question.labels)[1]
-    for dtype in (np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64):
-        found = program.gradients(question.images, question.labels.astype(dtype))[1]
-        for name, array in wanted.items():
-            subject.same(f"the gradients of {name} with labels of int64 and of {np.dtype(dtype)}", found[name], array)
 
 
 def _large_batch(size: int) -> Any:
@@ -234,12 +218,5 @@ CASES: list[Case] = [
         lambda precision: scores_question(
             np.random.default_rng(0).normal(size=(3, 1030)).round(3), [0, 1029, 512], precision
         ),
-    ),
-    Case(
-        "v19.labels.integer-types",
-        "Labels mean the same in every integer type",
-        "training",
-        features_of(Model(input_shape=(4,), layers=[Dense(units=5), Softmax()]).plan(), SGD(learning_rate=0.1)),
-        _label_types,
     ),
 ]
