@@ -452,7 +452,47 @@ def _predicts_between_steps(subject: Subject, question: Question) -> None:
     check_state(subject, program.state(), right, "with predictions between the steps: ")
 
 
+def _reused_for_predictions(subject: Subject, question: Question) -> None:
+    """One array, filled anew for each call, as readers of large data do: what is kept by its address is stale."""
+    program = subject.compile(question.model, question.parameters)
+    buffer = question.images.copy()
+    for factor in (1, -1, 0.5):
+        asked = replace(question, images=(question.images * factor).astype(buffer.dtype))
+        buffer[...] = asked.images
+        output = program.predict(buffer)
+        buffer.fill(9)
+        subject.compare("the output for an array that is filled anew for each call", output, right_output(asked))
+
+
+def _reused_for_training(subject: Subject, question: Question) -> None:
+    """One array for images and one for labels, filled anew; the losses are read when all is done."""
+    assert question.labels is not None  # noqa: S101 - questions that learn have labels
+    right = expected_answer(question).numbers
+    program = start(subject, question)
+    size = question.batch_size or len(question.images)
+    images, labels = question.images[:size].copy(), question.labels[:size].copy()
+    foretold, losses = [], []
+    for rows in question.batches():
+        images[...], labels[...] = question.images[rows], question.labels[rows]
+        foretold.append(program.program.gradients(images, labels)[0])
+        losses.append(program.program.step(images, labels))
+        images.fill(9)
+        labels.fill(0)
+    subject.compare("the losses of gradients, read after all steps,", np.array(foretold, float), right["losses"])
+    subject.compare("the losses, read after all steps,", np.array([float(loss) for loss in losses]), right["losses"])
+    check_state(subject, program.state(), right, "after steps on arrays that are filled anew for each: ")
+
+
 AGAIN_CASES = [
+    trial("v48.buffer.predict", "An array may be filled anew after each prediction", _reused_for_predictions, batch=3),
+    trial(
+        "v48.buffer.step",
+        "Arrays may be filled anew after each step, and losses be read at the end",
+        _reused_for_training,
+        optimizer=MOMENTUM,
+        batch=6,
+        batch_size=2,
+    ),
     trial(
         "conduct.twice.predict", "The same images give the same output, to the last bit", _equal_predictions, batch=5
     ),

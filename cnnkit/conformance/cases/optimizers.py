@@ -434,6 +434,20 @@ def _counts(subject: Subject, question: Question) -> None:
 _MANY: tuple[Layer, ...] = tuple(Dense(units=3, activation="tanh") for _ in range(11))
 
 STEP_CASES = [
+    *(
+        trial(
+            f"optimizer.step.whole-numbers.{name}",
+            f"{type(optimizer).__name__} takes whole numbers for its options",
+            _steps,
+            optimizer=optimizer,
+            epochs=2,
+        )
+        for name, optimizer in {
+            "sgd": SGD(learning_rate=1, weight_decay=1, clip_global_norm=1),
+            "adam": Adam(learning_rate=1, epsilon=1, beta_1=0, beta_2=0),
+            "adamw": AdamW(learning_rate=1, epsilon=1, weight_decay=1),
+        }.items()
+    ),
     trial(
         "optimizer.step.loss-before",
         "The loss of a step is the one before it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -127,6 +128,17 @@ def _large_seed(subject: Subject, question: Question) -> None:
     )
 
 
+def _numpy_numbers(subject: Subject, question: Question) -> None:
+    asked = replace(question, step=7, seed=5)
+    right = expected_answer(asked).numbers
+    assert asked.optimizer is not None  # noqa: S101 - every case here has one
+    numbers: dict[str, Any] = {"step": np.int64(7), "seed": np.int64(5)}
+    program = subject.train(asked.model, replace(asked.state, **numbers), asked.optimizer)
+    losses = take_steps(program, asked)
+    subject.compare("the losses", np.array(losses), right["losses"])
+    check_state(subject, program.state(), right)
+
+
 def _plain_numbers(subject: Subject, question: Question) -> None:
     """What checkpoints write: step and seed are whole numbers."""
     program = start(subject, question)
@@ -204,6 +216,15 @@ CASES: list[Case] = [
         "state.large-numbers",
         "Seeds beyond 32 bits and steps beyond 16 are carried whole, and dropout is drawn from them",
         _large_seed,
+        DROPNET,
+        (5,),
+        optimizer=Adam(learning_rate=0.05),
+        batch=3,
+    ),
+    trial(
+        "state.numpy-numbers",
+        "Step and seed may be NumPy's whole numbers, as they come out of files",
+        _numpy_numbers,
         DROPNET,
         (5,),
         optimizer=Adam(learning_rate=0.05),
