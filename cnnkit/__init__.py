@@ -68,6 +68,7 @@ _SUBMODULES = (
     "layerwise",
     "randomness",
     "running",
+    "scaffold",
     "summary",
     *_CONTENTS,
 )

@@ -3,7 +3,7 @@
 import pytest
 
 import cnnkit
-from cnnkit.conformance import SUITE_VERSION, run
+from cnnkit.conformance import SUITE_VERSION, run, runner
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.selection import area_of, covering_order, pairs, selected, suite_cases
 from cnnkit.errors import BackendNotFound, BackendOptionError, OptionError
@@ -49,7 +49,7 @@ def test_a_right_backend_passes_whatever_is_selected_but_a_selection_is_never_gr
 
 @pytest.mark.parametrize("name", ["loopback", "declared"])
 def test_a_right_backend_is_green_within_a_budget_and_what_it_refuses_is_counted_apart(name):
-    report = run(name, budget=8)
+    report = run(name, budget=10)
     assert report.reasons == ()
     assert report.green
     refused = [case for case in report.cases if case.outcome == "refused"]
@@ -117,6 +117,13 @@ def test_after_five_crashes_in_a_row_the_rest_is_not_tried():
     assert report.counts["failed"] == 5
     assert "The run was stopped after 5 crashes or hangs in a row." in report.reasons
     assert outcomes(report, "float64") == {}
+
+
+def test_crashes_with_answers_between_them_are_not_in_a_row(monkeypatch):
+    monkeypatch.setattr(runner, "CRASHES_IN_A_ROW", 3)
+    report = run("crashing", only=FORWARD)  # two crashes in each precision
+    assert report.counts["failed"] == 6
+    assert set(outcomes(report, "float64")) == {name.removeprefix("dense.forward.") for name in FORWARD}
 
 
 def test_a_backend_that_cannot_be_made_in_one_precision_fails_there_and_is_judged_in_the_other():
