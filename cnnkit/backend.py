@@ -83,7 +83,9 @@ class TrainingProgram(Program):
         """
         check_order(order, len(images), batch_size)
         if np.shape(labels) != (len(images),):
-            raise DataError(f"labels have shape {np.shape(labels)}, but there are {len(images)} images.")
+            raise DataError(
+                f"labels have shape {np.shape(labels)}, but there are {len(images)} images. Give one whole number for each image."
+            )
         losses: list[tuple[SupportsFloat, int]] = []
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
