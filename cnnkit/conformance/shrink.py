@@ -121,12 +121,15 @@ class _Search:
         self.question, self.way = question, way
         self.backend, self.refuses, self.deadline = backend, refuses, deadline
         self.tried: set[int] = set()
+        self.least_balance = 0.0
+        self.settle()
 
-    @property
-    def least_balance(self) -> float:
-        """What a simpler question needs."""
-        with np.errstate(all="ignore"):
-            return min(_balance(self.question, expected_answer(self.question)), LEAST_BALANCE)
+    def settle(self) -> None:
+        """Note what balance simpler questions need: that of the question now, up to a limit. A run has none."""
+        self.least_balance = 0.0
+        if self.question.ask != "run":
+            with np.errstate(all="ignore"):
+                self.least_balance = min(_balance(self.question, expected_answer(self.question)), LEAST_BALANCE)
 
     def reduce(self, reductions: Sequence[Reduction]) -> bool:
         """Apply each reduction for as long as it helps; whether any did."""
@@ -138,6 +141,7 @@ class _Search:
 
     def make_plainer(self) -> None:
         """Each array, then its halves, their halves and so on to single numbers, become zeros, or else ones."""
+        self.settle()
         sizes = [(place, array.size) for place, array in _arrays(self.question)]
         pieces = 1
         while pieces < 2 * max(size for _, size in sizes):
