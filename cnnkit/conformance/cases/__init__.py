@@ -12,6 +12,7 @@ def all_cases() -> tuple[Case, ...]:
     """Every case. Ids are unique."""
     from cnnkit.conformance.cases import (
         activations,
+        company,
         conduct,
         convolution,
         dense,
@@ -41,6 +42,7 @@ def all_cases() -> tuple[Case, ...]:
         nonfinite,
         relations,
         conduct,
+        company,
         mistakes,
         optimizers,
         epochs,
