@@ -276,6 +276,12 @@ def test_the_first_failure_can_be_the_last_case():
     assert "The run was stopped at the first failure." in report.reasons
 
 
+def test_a_budget_that_is_used_up_ends_the_run_and_nothing_is_no_proof():
+    report = run("loopback", budget=0.01)
+    assert report.counts["not-run"] == len(report.cases)
+    assert [reason.partition(":")[0] for reason in report.reasons] == ["Too little ran"]
+
+
 def test_progress_is_told_after_every_case():
     told = []
     run("loopback", only=FORWARD[3:], progress=lambda *now: told.append(now))
