@@ -319,6 +319,19 @@ def test_a_case_with_an_answer_of_its_own_is_not_judged_by_another(tmp_path, sui
     assert replay(found, right()).message.startswith("loss is 2.1269")
 
 
+def test_a_question_with_a_decision_on_an_edge_is_left_to_its_case(tmp_path, suite):
+    """A case of ties knows what it may ask; the file alone would ask right backends for more."""
+    layers = [Dense(units=2, activation="relu"), Dense(units=2, activation="tanh"), Softmax()]
+    model = Model(input_shape=(2,), layers=layers)
+    values = {"0.kernel": [[1, 1], [-1, 1]], "0.bias": [0, 0], "1.kernel": [[1, 0], [0, 1]], "1.bias": [0, 0]}
+    parameters = {name: np.float32(rows) for name, rows in values.items()}
+    edge = Question(model, parameters, np.float32([[1, 1]]), "gradients", labels=np.array([0]))
+    found = load(save(tmp_path, NO_TANH, suite(case_of(edge, "suite.edge"))))
+    assert found.question is None
+    clear = replace(edge, images=np.float32([[2, 1]]))
+    assert load(save(tmp_path, NO_TANH, suite(case_of(clear, "suite.clear")))).question is not None
+
+
 class Crashing(Backend):
     def compile(self, plan, parameters):  # noqa: ARG002 - the contract's names
         raise ZeroDivisionError("division by \udcff zero")
