@@ -230,6 +230,12 @@ CASES: list[Case] = [
         [MaxPool2D(pool_size=3, strides=2, padding="same")],
         NEGATIVE,
     ),
+    predict_case(
+        "v05.max-pool.minus-infinity",
+        "The maximum of pixels that are all minus infinity is minus infinity, not the lowest finite number",
+        [MaxPool2D(**PADDED)],
+        np.full((2, 4, 5, 2), -np.inf),
+    ),
     probe_case(
         "v05.max-pool.negative-under-padding.gradient",
         "The gradient of a window at the border goes to its largest pixel though all are negative, not into the padding",
