@@ -212,6 +212,15 @@ CASES: list[Case] = [
         )
         for size in (2, 7, 64, 100)
     ),
+    *(
+        _loss_case(
+            f"v19.labels.narrow.{dtype}",
+            f"Labels of {dtype} find their scores among more than that type can count",
+            _large_batch(100)[0],
+            _large_batch(100)[1].astype(dtype),
+        )
+        for dtype in ("uint8", "int8")
+    ),
     question_case(
         "loss.gradient.many-classes",
         "Among 1,030 classes each score has its gradient",
