@@ -59,7 +59,7 @@ def why(
 ) -> None:
     """Say whether a backend runs a model and, if not, why, and which backends could. Starts no engine.
 
-    Exit code 0 if all that were asked run it, 1 if one does not.
+    Exit code 0 if all that were named run it, or with --all if one of the installed does; else 1.
     """
     if all_ == (backend is not None):
         raise OptionError("give either --backend NAME, or --all for every installed backend.")
@@ -70,6 +70,7 @@ def why(
     answers = {name: _ask(name, plan, device, precision) for name in names}
     refused = [name for name, answer in answers.items() if not answer["runs"]]
     could = _alternatives(answers, plan, precision) if refused else []
+    ok = len(refused) < len(names) if all_ else not refused
     if json_:
         common.print_json(
             {
@@ -80,14 +81,14 @@ def why(
                 "to_train": _needs(plan, optimizer, precision) if _trains(plan) else None,
                 "backends": list(answers.values()),
                 "alternatives": could,
-                "ok": not refused,
+                "ok": ok,
             }
         )
     else:
         _print_answers(model, plan, optimizer, precision, answers)
         if refused:
             _say(f"Backends that could: {', '.join(could)}." if could else "No installed backend could.")
-    if refused:
+    if not ok:
         raise typer.Exit(1)
 
 

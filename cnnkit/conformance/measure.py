@@ -89,7 +89,8 @@ def compare(what: str, answer: Any, expected: Numbers, precision: str, threshold
     if worst > threshold:
         wrong = int((units > threshold).sum())
         where = f"[{', '.join(str(int(index)) for index in place)}]" if place else ""
-        size = f"{worst:,.0f} units, {wrong:,} of {units.size:,} numbers are more than {threshold:g} units wrong"
+        size = f"{worst:,.0f}" if worst < 1e9 else f"{worst:.1e}"
+        size += f" units, {wrong:,} of {units.size:,} numbers are more than {threshold:g} units wrong"
         raise Mismatch(
             f"{what}{where} is {float(array[place]):.9g}; expected {float(expected.value[place]):.9g} "
             f"({size if np.isfinite(worst) else f'{wrong:,} of {units.size:,} numbers are wrong'})",
