@@ -132,7 +132,7 @@ def test_float32_is_exact_whatever_the_caller_allows_and_the_caller_keeps_it(kin
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_program_goes_on_in_a_forked_child():
-    trained = program()
+    trained = program(threads=2)
     large = np.repeat(IMAGES, 40, axis=0)
     trained.predict(large)
     child = os.fork()
