@@ -14,7 +14,7 @@ that is meant where a caller names no backend; `CNNKIT_DISABLE_BACKENDS` lists, 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,6 +68,8 @@ __all__ = [
     "get_backend",
     "hookimpl",
     "hookspec",
+    "refusals",
+    "refuses_nothing",
     "reject_unknown_options",
     "require_support",
     "status",
@@ -229,7 +231,17 @@ def unsupported(name: str, plan: Plan, device: str | None = None, precision: str
     `BackendNotFound` and `BackendUnavailable`.
     """
     dtype_of(precision)
-    return _refusals(_loaded(name), plan, device, precision)
+    return refusals(name)(plan, device, precision)
+
+
+def refusals(name: str) -> Callable[[Plan, str | None, str], list[Unsupported]]:
+    """`unsupported` for one backend, to be asked `(plan, device, precision)` many times: its plugin is found once."""
+    return partial(_refusals, _loaded(name))
+
+
+def refuses_nothing(name: str) -> bool:
+    """Whether the plugin of `name` says nothing about plans beforehand, for want of `cnnkit_supports`."""
+    return not _loaded(name).hooks.cnnkit_supports.get_hookimpls()
 
 
 def deviations(name: str) -> Path | None:
@@ -249,9 +261,9 @@ def require_support(backend: Backend, plan: Plan) -> None:
     chosen = backend.selection
     if chosen is None:
         return
-    refusals = unsupported(chosen.name, plan, chosen.device, chosen.precision)
-    if refusals:
-        first = refusals[0]
+    refused = unsupported(chosen.name, plan, chosen.device, chosen.precision)
+    if refused:
+        first = refused[0]
         alternatives = _alternatives(chosen, plan)
         raise UnsupportedModel(chosen.name, first.path, first.feature, first.reason, alternatives)
 

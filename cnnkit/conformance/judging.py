@@ -66,7 +66,9 @@ def judge(
             traceback=traceback.format_exc() if mismatch.__cause__ else "",
             question=subject.question,
         )
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an engine raises is the finding
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever an engine raises is the finding
         return Verdict(
             "failed",
             time.perf_counter() - begin,

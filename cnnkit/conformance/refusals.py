@@ -9,7 +9,7 @@ from typing import TypeAlias
 from cnnkit.errors import BackendUnavailable
 from cnnkit.model import Dense, Model, Softmax
 from cnnkit.plan import Plan
-from cnnkit.plugins import Unsupported, _loaded, _refusals
+from cnnkit.plugins import Unsupported, refusals, refuses_nothing
 
 Refuses: TypeAlias = Callable[[Plan], Sequence[Unsupported]]
 
@@ -23,14 +23,14 @@ def refuses(name: str, device: str | None, precision: str) -> Refuses:
 
     Raises `BackendUnavailable`, and so does what it returns where the hook does not do its part.
     """
-    plugin = _loaded(name)
-    return lambda plan: _refusals(plugin, plan, device, precision)
+    ask = refusals(name)
+    return lambda plan: ask(plan, device, precision)
 
 
 @cache
 def says_nothing(name: str) -> bool:
     """Whether the plugin has no such hook, and so refuses nothing beforehand. Raises `BackendUnavailable`."""
-    return not _loaded(name).hooks.cnnkit_supports.get_hookimpls()
+    return refuses_nothing(name)
 
 
 def refused_precision(name: str, device: str | None, precision: str) -> str:

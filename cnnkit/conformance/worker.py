@@ -95,7 +95,7 @@ class Worker:
         faulthandler.dump_traceback_later(0.9 * time_limit, exit=False, file=sys.__stderr__ or sys.stderr)
         try:
             verdict = judge(tried, backend, precision, refuses(self.name, self.device, precision))
-        except BaseException as error:  # noqa: BLE001 - `judge` lets these pass, and engines in Rust panic with them
+        except KeyboardInterrupt as error:  # no key was pressed here, for the worker does not hear it: an engine raised it
             message, kind = describe(error), type(error).__name__
             verdict = Verdict("failed", 0.0, None, "run", message, kind, traceback.format_exc())
         finally:

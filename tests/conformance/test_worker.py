@@ -62,7 +62,7 @@ def test_an_exception_of_the_backend_is_an_answer_with_its_class_and_traceback(w
 def test_a_panic_that_is_no_exception_is_an_answer_too(worker):
     process = worker("crashing")
     answer = judge(process, "dense.forward.tall")
-    assert (answer["outcome"], answer["stage"], answer["error"]) == ("failed", "run", "Panic")
+    assert (answer["outcome"], answer["stage"], answer["error"]) == ("failed", "compile", "Panic")
     assert answer["message"] == "Panic: three is too few"
     assert judge(process, SQUARE)["outcome"] == "passed"
 
