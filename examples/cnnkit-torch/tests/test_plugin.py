@@ -17,7 +17,7 @@ from cnnkit_torch import plugin
 def test_the_listing_shows_the_backend_as_ready_with_the_version_of_pytorch():
     found = cnnkit.backends()["torch"]
     assert (found.state, found.devices, found.distribution) == ("ready", ("cpu",), "cnnkit-torch")
-    assert found.versions == {"torch": torch.__version__}
+    assert torch.__version__.startswith(found.versions["torch"])  # which may go on with the build, as in 2.13.0+cpu
 
 
 def test_asking_about_the_backend_does_not_import_pytorch():
