@@ -1,8 +1,11 @@
 """Fixtures for more than one module of tests."""
 
 import importlib
+import os
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,26 @@ def on_path(monkeypatch):
         file = getattr(module, "__file__", None)
         if file and any(folder in Path(file).resolve().parents for folder in folders):
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def authors_machine(tmp_path_factory):
+    """Environment variables of a shell in which a plugin's author works: commands install into a place of its own.
+
+    What is installed here, cnnkit and pytest included, is there too; pip downloads nothing.
+    """
+    folder = tmp_path_factory.mktemp("author")
+    venv.create(folder, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "beside.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    command = folder / "bin" / "cnnkit"
+    command.write_text(f"#!/bin/sh\nexec '{folder}/bin/python' -c 'from cnnkit.cli import main; main()' \"$@\"\n")
+    command.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CNNKIT_", "PYTHON"))}
+    return environment | {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # 0 says no to isolation, however it reads
+        "PIP_NO_INDEX": "1",
+        "COLUMNS": "100",
+    }
