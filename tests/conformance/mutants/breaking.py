@@ -1,6 +1,6 @@
 """Tools that break a right backend: a mutant is a few lines under one of these decorators.
 
-Each takes the sentence that says what is broken, and the cases that are meant to turn red: their ids, or how they begin.
+Each takes the sentence that says what is broken, and the cases that are meant to turn red: their ids, or how they begin, with a dot at the end.
 """
 
 import re

@@ -44,7 +44,7 @@ class Compiling(Backend):
 # -------------------------------------------------------------------------------------------- what was handed over
 
 
-@broken_program("predict scales its images in place", "v48.", "conduct.")
+@broken_program("predict scales its images in place", "v48.untouched.tanh", "v48.untouched.softmax")
 class ImagesOverwritten(Wrapped):
     """Where they can be written to."""
 
@@ -55,7 +55,7 @@ class ImagesOverwritten(Wrapped):
         return output
 
 
-@broken_program("step sorts the labels it was handed", "v48.", "conduct.")
+@broken_program("step sorts the labels it was handed", "conduct.interleaved.training", "v48.fresh.gradients")
 class LabelsOverwritten(Wrapped):
     """After it has used them."""
 
@@ -66,7 +66,11 @@ class LabelsOverwritten(Wrapped):
         return loss
 
 
-@broken_program("gradients subtracts the mean from its images in place", "v48.", "conduct.")
+@broken_program(
+    "gradients subtracts the mean from its images in place",
+    "v48.untouched.rescale.training",
+    "v48.untouched.sigmoid.training",
+)
 class ImagesOverwrittenInTraining(Wrapped):
     """Only while training."""
 
@@ -77,7 +81,7 @@ class ImagesOverwrittenInTraining(Wrapped):
         return answer
 
 
-@broken_program("epoch shuffles the order it was handed", "v48.", "conduct.", "epochs.")
+@broken_program("epoch shuffles the order it was handed", "v32.epoch.in-order", "v32.epoch.permuted")
 class OrderOverwritten(Wrapped):
     """After it has used it."""
 
@@ -88,7 +92,7 @@ class OrderOverwritten(Wrapped):
         return totals
 
 
-@broken_program("Arrays that are read-only are refused", "v48.", "conduct.")
+@broken_program("Arrays that are read-only are refused", "v48.images.read-only.predict", "v48.images.read-only.bytes")
 class ReadOnlyRefused(Wrapped):
     """As a function that writes into them would."""
 
@@ -98,7 +102,7 @@ class ReadOnlyRefused(Wrapped):
         return self.inner.predict(images)
 
 
-@broken_program("Only training refuses arrays that are read-only", "v48.", "conduct.")
+@broken_program("Only training refuses arrays that are read-only", "v19.labels.read-only", "v19.labels.equal")
 class ReadOnlyRefusedInTraining(Wrapped):
     """As PyTorch warns."""
 
@@ -108,12 +112,20 @@ class ReadOnlyRefusedInTraining(Wrapped):
         return self.inner.step(images, labels)
 
 
-@broken_sight("Images in Fortran order are read as if they were in C order", "v48.", "conduct.")
+@broken_sight(
+    "Images in Fortran order are read as if they were in C order",
+    "v48.images.fortran.bytes",
+    "v48.images.fortran.predict",
+)
 def fortran_order_misread(images, _plan):
     return images.ravel(order="K").reshape(images.shape) if images.flags.f_contiguous else images
 
 
-@broken_sight("A view is read as the array behind it, from its beginning", "v48.", "conduct.")
+@broken_sight(
+    "A view is read as the array behind it, from its beginning",
+    "conduct.threads.made-elsewhere",
+    "v48.images.broadcast.predict",
+)
 def views_read_from_the_beginning(images, _plan):
     base = images.base
     if isinstance(base, np.ndarray) and base.dtype == images.dtype and base.size >= images.size:
@@ -121,27 +133,31 @@ def views_read_from_the_beginning(images, _plan):
     return images
 
 
-@broken_sight("Negative strides are taken for positive ones", "v48.", "conduct.")
+@broken_sight(
+    "Negative strides are taken for positive ones", "v48.images.backwards.bytes", "v48.images.backwards.predict"
+)
 def negative_strides_misread(images, _plan):
     turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in images.strides)
     return images[turned]
 
 
-@broken_sight("Strides are ignored: every other image is read as every image", "v48.", "conduct.")
+@broken_sight(
+    "Strides are ignored: every other image is read as every image", "v48.images.gaps.bytes", "v48.images.gaps.predict"
+)
 def strides_of_the_batch_misread(images, _plan):
     if images.ndim == 4 and len(images) > 1 and images.strides[0] > images[0].size * images.itemsize > 0:
         return np.lib.stride_tricks.as_strided(images, strides=(images[0].size * images.itemsize, *images.strides[1:]))
     return images
 
 
-@broken_sight("uint8 images are not taken", "conduct.", "preprocessing.", "v39.")
+@broken_sight("uint8 images are not taken", "v39.rescale.uint8", "v39.avg-pool.uint8")
 def uint8_not_taken(images, _plan):
     if images.dtype == np.uint8:
         raise TypeError("expected float32 images")
     return images
 
 
-@broken_sight("Images of a wrong shape are reshaped if their size fits", "conduct.")
+@broken_sight("Images of a wrong shape are reshaped if their size fits", "v46.images.flat", "v46.images.turned")
 def images_reshaped(images, plan):
     images = np.asarray(images)
     if (
@@ -153,13 +169,13 @@ def images_reshaped(images, plan):
     return images
 
 
-@broken_sight("Images of any dtype are taken, and rounded", "conduct.")
+@broken_sight("Images of any dtype are taken, and rounded", "v46.images.float64", "v46.images.int8")
 def images_of_any_dtype(images, _plan):
     images = np.asarray(images)
     return images.astype(np.float32) if images.dtype.kind in "biuf" and images.dtype != np.uint8 else images
 
 
-@broken_program("Images of a wrong shape are a ValueError, not a DataError", "conduct.")
+@broken_program("Images of a wrong shape are a ValueError, not a DataError", "v46.images.features", "v46.images.larger")
 class WrongShapeRaisesAnother(Wrapped):
     """The error of the engine."""
 
@@ -172,7 +188,7 @@ class WrongShapeRaisesAnother(Wrapped):
 # ------------------------------------------------------------------------------------------------- what comes back
 
 
-@broken_program("predict gives float64", "conduct.", "dense.")
+@broken_program("predict gives float64", "conduct.twice.predict", "dense.forward.one-feature")
 class OutputsInFloat64(Wrapped):
     """In a float32 program."""
 
@@ -180,7 +196,7 @@ class OutputsInFloat64(Wrapped):
         return self.inner.predict(images).astype(np.float64)
 
 
-@broken_program("predict gives arrays that are read-only", "v48.", "dense.")
+@broken_program("predict gives arrays that are read-only", "dense.forward.wide", "dense.forward.tall")
 class OutputsReadOnly(Wrapped):
     """As JAX does."""
 
@@ -190,7 +206,7 @@ class OutputsReadOnly(Wrapped):
         return output
 
 
-@broken_program("predict gives lists", "v48.", "dense.")
+@broken_program("predict gives lists", "v48.untouched.softmax", "v48.untouched.flatten")
 class OutputsAreLists(Wrapped):
     """Not NumPy arrays."""
 
@@ -202,7 +218,9 @@ class FancyArray(np.ndarray):
     """An array of the engine."""
 
 
-@broken_program("predict gives arrays of the engine, a subclass of NumPy's", "v48.", "dense.")
+@broken_program(
+    "predict gives arrays of the engine, a subclass of NumPy's", "v48.untouched.softmax", "v48.untouched.flatten"
+)
 class OutputsOfTheEngine(Wrapped):
     """Which behave otherwise somewhere."""
 
@@ -210,7 +228,7 @@ class OutputsOfTheEngine(Wrapped):
         return self.inner.predict(images).view(FancyArray)
 
 
-@broken_program("predict writes every answer into the same array", "v48.", "conduct.")
+@broken_program("predict writes every answer into the same array", "v48.fresh.output")
 class OutputsAliasABuffer(Wrapped):
     """The answer before changes under its owner's hands."""
 
@@ -222,7 +240,7 @@ class OutputsAliasABuffer(Wrapped):
         return kept
 
 
-@broken_program("gradients writes every answer into the same arrays", "v48.", "conduct.")
+@broken_program("gradients writes every answer into the same arrays", "v48.fresh.gradients")
 class GradientsAliasABuffer(Wrapped):
     """The answer before changes under its owner's hands."""
 
@@ -234,7 +252,7 @@ class GradientsAliasABuffer(Wrapped):
         return loss, dict(self.kept)
 
 
-@broken_program("state gives the arrays that training goes on with", "v48.", "conduct.", "states.")
+@broken_program("state gives the arrays that training goes on with", "v48.fresh.state", "state.handed-over.sgd")
 class StateNotCopied(Wrapped):
     """Later steps change it."""
 
@@ -242,7 +260,7 @@ class StateNotCopied(Wrapped):
         return replace(self.inner.state(), parameters=dict(self.inner.parameters))
 
 
-@broken_program("state gives the slots that training goes on with", "v48.", "conduct.", "states.")
+@broken_program("state gives the slots that training goes on with", "v48.fresh.state", "state.handed-over.momentum")
 class SlotsOfTheStateNotCopied(Wrapped):
     """Later steps change them."""
 
@@ -255,7 +273,7 @@ class SlotsOfTheStateNotCopied(Wrapped):
         return replace(state, slots=slots)
 
 
-@broken_program("state gives what it gave the first time", "conduct.", "states.")
+@broken_program("state gives what it gave the first time", "v48.fresh.state")
 class StateKept(Wrapped):
     """Whatever has been learned since."""
 
@@ -264,7 +282,11 @@ class StateKept(Wrapped):
         return self.kept
 
 
-@broken_program("An image that models pass through unchanged comes back as the caller's own array", "v48.", "conduct.")
+@broken_program(
+    "An image that models pass through unchanged comes back as the caller's own array",
+    "v48.untouched.identity",
+    "v48.untouched.window-of-one",
+)
 class OutputMayBeTheInput(Wrapped):
     """Where nothing has to be computed."""
 
@@ -275,7 +297,10 @@ class OutputMayBeTheInput(Wrapped):
         return output
 
 
-@broken_program("Images, not features: what a convolution puts out comes as (batch, channels, height, width)", "v11.")
+@broken_program(
+    "Images, not features: what a convolution puts out comes as (batch, channels, height, width)",
+    "v11.conv2d.strides-and-dilation.forward",
+)
 class OutputsChannelsFirst(Wrapped):
     """Under the right shape."""
 
@@ -284,7 +309,7 @@ class OutputsChannelsFirst(Wrapped):
         return np.moveaxis(output, -1, 1).reshape(output.shape).copy() if output.ndim == 4 else output
 
 
-@broken_program("gradients leaves out the biases", "conduct.", "dense.gradient")
+@broken_program("gradients leaves out the biases", "dense.gradient.wide", "dense.gradient.tall")
 class GradientsWithoutBiases(Wrapped):
     """As if they were not learned."""
 
@@ -293,7 +318,9 @@ class GradientsWithoutBiases(Wrapped):
         return loss, {name: array for name, array in found.items() if name.endswith("kernel")}
 
 
-@broken_program("gradients gives the gradients first and the loss second", "dense.gradient")
+@broken_program(
+    "gradients gives the gradients first and the loss second", "dense.gradient.no-bias", "dense.gradient.one-feature"
+)
 class GradientsTheOtherWayRound(Wrapped):
     """As some engines do."""
 
@@ -301,7 +328,7 @@ class GradientsTheOtherWayRound(Wrapped):
         return self.inner.gradients(images, labels)[::-1]
 
 
-@broken_program("step gives the loss after the step", "v44.", "scores.", "optimizer.")
+@broken_program("step gives the loss after the step", "optimizer.step.loss-before", "optimizer.step.many-layers")
 class LossAfterTheStep(Wrapped):
     """The contract says before."""
 
@@ -310,7 +337,7 @@ class LossAfterTheStep(Wrapped):
         return self.inner.gradients(images, labels)[0]
 
 
-@broken_program("step gives the loss of the step before", "optimizer.", "conduct.")
+@broken_program("step gives the loss of the step before", "optimizer.schedule.constant.adamw")
 class LossOfTheStepBefore(Wrapped):
     """As a device that runs ahead would."""
 
@@ -320,7 +347,7 @@ class LossOfTheStepBefore(Wrapped):
         return loss
 
 
-@broken_program("step gives nothing", "optimizer.")
+@broken_program("step gives nothing", "optimizer.step.slot-names", "optimizer.step.loss-before")
 class StepGivesNothing(Wrapped):
     """The contract says the loss."""
 
@@ -338,7 +365,9 @@ class LazyLoss:
         return float(self.ask())
 
 
-@broken_program("A loss that is asked for later is that of another batch", "conduct.")
+@broken_program(
+    "A loss that is asked for later is that of another batch", "conduct.epoch.reused-memory", "conduct.epoch.other-data"
+)
 class LossWorkedOutLate(Wrapped):
     """It may stay on the device until float(), but must not change there."""
 
@@ -350,7 +379,11 @@ class LossWorkedOutLate(Wrapped):
 # ------------------------------------------------------------------------------------------------- leaks and memory
 
 
-@mutant("The parameters are not copied: the program changes with the caller's arrays", "v48.", "conduct.")
+@mutant(
+    "The parameters are not copied: the program changes with the caller's arrays",
+    "conduct.copy.parameters",
+    "conduct.copy.parameters-later",
+)
 def parameters_not_copied(precision):
     class Later(Wrapped):
         def __init__(self, make):
@@ -367,7 +400,10 @@ def parameters_not_copied(precision):
     return Compiling(precision, compile_late)
 
 
-@mutant("The state that training begins with is not copied: steps write into the caller's arrays", "v48.", "conduct.")
+@mutant(
+    "The state that training begins with is not copied: steps write into the caller's arrays",
+    "conduct.copy.state-left-alone",
+)
 def state_written_to(precision):
     class Writing(Wrapped):
         def __init__(self, inner, state):
@@ -386,7 +422,11 @@ def state_written_to(precision):
     return Compiling(precision, lambda make, *given: make(*given), compile_training)
 
 
-@mutant("The slots that training begins with are not copied: steps write into the caller's arrays", "v48.", "conduct.")
+@mutant(
+    "The slots that training begins with are not copied: steps write into the caller's arrays",
+    "conduct.copy.state-left-alone",
+    "conduct.state.mapping",
+)
 def slots_written_to(precision):
     class Writing(Wrapped):
         def __init__(self, inner, state):
@@ -405,13 +445,19 @@ def slots_written_to(precision):
     return Compiling(precision, lambda make, *given: make(*given), compile_training)
 
 
-@mutant("Compiled programs are kept by plan, parameters included", "conduct.", "v45.")
+@mutant(
+    "Compiled programs are kept by plan, parameters included", "conduct.threads.two-programs", "conduct.leak.parameters"
+)
 def programs_kept_by_plan(precision):
     kept = {}
     return Compiling(precision, lambda make, plan, parameters: kept.setdefault(plan, make(plan, parameters)))
 
 
-@mutant("Training programs are kept by plan and optimizer: a second one goes on where the first is", "conduct.", "v45.")
+@mutant(
+    "Training programs are kept by plan and optimizer: a second one goes on where the first is",
+    "conduct.threads.training",
+    "conduct.interleaved.training",
+)
 def training_programs_kept_by_plan(precision):
     kept = {}
 
@@ -421,7 +467,7 @@ def training_programs_kept_by_plan(precision):
     return Compiling(precision, lambda make, *given: make(*given), compile_training)
 
 
-@mutant("Compiled operations are kept by the shapes of a plan: other strides meet the first ones", "conduct.", "v45.")
+@mutant("Compiled operations are kept by the shapes of a plan: other strides meet the first ones", "conduct.leak.plans")
 def operations_kept_by_shapes(precision):
     kept = {}
 
@@ -432,7 +478,11 @@ def operations_kept_by_shapes(precision):
     return Compiling(precision, compile_once)
 
 
-@mutant("All programs of a backend share the parameters of the last one that was compiled", "conduct.", "v45.")
+@mutant(
+    "All programs of a backend share the parameters of the last one that was compiled",
+    "conduct.leak.parameters",
+    "conduct.threads.two-programs",
+)
 def parameters_shared_between_programs(precision):
     shared = {}
 
@@ -448,7 +498,11 @@ def parameters_shared_between_programs(precision):
     return Compiling(precision, Sharing)
 
 
-@mutant("All training programs of a backend count their steps together", "conduct.", "v45.")
+@mutant(
+    "All training programs of a backend count their steps together",
+    "conduct.predict.between-steps",
+    "conduct.leak.optimizers",
+)
 def steps_counted_together(precision):
     class Counting(Wrapped):
         total = 0
@@ -466,7 +520,9 @@ def steps_counted_together(precision):
     return Wrapping(backend(precision), Counting)
 
 
-@broken_program("Gradients are added to those of the call before", "v45.", "conduct.")
+@broken_program(
+    "Gradients are added to those of the call before", "v35.conduct.twice.gradients", "conduct.batch.sizes-training"
+)
 class GradientsAccumulate(Wrapped):
     """As PyTorch does unless they are zeroed."""
 
@@ -477,7 +533,7 @@ class GradientsAccumulate(Wrapped):
         return loss, {name: array.copy() for name, array in self.before.items()}
 
 
-@broken_program("A call of gradients is added to the next step", "v45.", "conduct.")
+@broken_program("A call of gradients is added to the next step", "conduct.epoch.between", "v31.dropout.next-step")
 class GradientsLeakIntoTheStep(Wrapped):
     """As PyTorch does unless they are zeroed."""
 
@@ -495,7 +551,7 @@ class GradientsLeakIntoTheStep(Wrapped):
         return loss
 
 
-@broken_program("gradients makes a step", "conduct.", "v45.")
+@broken_program("gradients makes a step", "v35.conduct.twice.gradients")
 class GradientsMakeAStep(Wrapped):
     """And tells what the gradients were."""
 
@@ -505,7 +561,7 @@ class GradientsMakeAStep(Wrapped):
         return answer
 
 
-@broken_program("gradients counts as a step", "v31.", "conduct.", "v45.")
+@broken_program("gradients counts as a step", "v31.dropout.next-step")
 class GradientsConsumeTheStep(Wrapped):
     """Parameters stay; masks, schedules and bias correction move on."""
 
@@ -515,7 +571,7 @@ class GradientsConsumeTheStep(Wrapped):
         return answer
 
 
-@broken_program("predict counts as a step", "v43.", "conduct.")
+@broken_program("predict counts as a step", "v43.predict.changes-nothing", "conduct.predict.between-steps")
 class PredictConsumesTheStep(Wrapped):
     """Parameters stay; masks, schedules and bias correction move on."""
 
@@ -526,7 +582,11 @@ class PredictConsumesTheStep(Wrapped):
         return output
 
 
-@broken_program("A step trains on the sum of the losses, while gradients gives those of the mean", "v20.", "optimizer.")
+@broken_program(
+    "A step trains on the sum of the losses, while gradients gives those of the mean",
+    "optimizer.step.whole-numbers.sgd",
+    "optimizer.step.whole-numbers.adamw",
+)
 class StepOnTheSum(Wrapped):
     """Two ways that should be one."""
 
@@ -539,7 +599,7 @@ class StepOnTheSum(Wrapped):
         return loss
 
 
-@broken_program("gradients leaves dropout out", "v31.", "v43.")
+@broken_program("gradients leaves dropout out", "v31.dropout.input", "v31.dropout.scores")
 class GradientsWithoutDropout(Wrapped):
     """As if it were an evaluation."""
 
@@ -549,7 +609,11 @@ class GradientsWithoutDropout(Wrapped):
         return made.gradients(images, labels)
 
 
-@broken_program("A step with a label out of range is refused only after the update", "v18.", "v46.")
+@broken_program(
+    "A step with a label out of range is refused only after the update",
+    "v18.labels.negative.step",
+    "v18.labels.too-large.step",
+)
 class RefusedAfterTheUpdate(Wrapped):
     """The state has changed by then."""
 
@@ -563,7 +627,11 @@ class RefusedAfterTheUpdate(Wrapped):
             raise
 
 
-@broken_program("From the third call on, predict answers as the second time", "conduct.")
+@broken_program(
+    "From the third call on, predict answers as the second time",
+    "conduct.images.bytes-after-floats",
+    "conduct.predict.between-steps",
+)
 class ThirdCallIsTheSecond(Wrapped):
     """For images of the same shape."""
 
@@ -577,7 +645,11 @@ class ThirdCallIsTheSecond(Wrapped):
         return self.kept.copy()
 
 
-@broken_program("predict in a training program uses the parameters it began with", "conduct.")
+@broken_program(
+    "predict in a training program uses the parameters it began with",
+    "conduct.predict.between-steps",
+    "conduct.epoch.between",
+)
 class PredictWithTheFirstParameters(Wrapped):
     """Whatever has been learned since."""
 
@@ -591,7 +663,11 @@ class PredictWithTheFirstParameters(Wrapped):
         return getattr(self, "first", self.inner).predict(images)
 
 
-@broken_program("predict gives the answer before for images of the same shape", "conduct.")
+@broken_program(
+    "predict gives the answer before for images of the same shape",
+    "conduct.images.bytes-after-floats",
+    "conduct.leak.parameters",
+)
 class AnswersKeptByShape(Wrapped):
     """Whatever they show."""
 
@@ -602,7 +678,9 @@ class AnswersKeptByShape(Wrapped):
         return self.kept[images.shape].copy()
 
 
-@broken_program("predict gives the answer before for the same array, whatever it holds by now", "conduct.")
+@broken_program(
+    "predict gives the answer before for the same array, whatever it holds by now", "conduct.predict.between-steps"
+)
 class AnswersKeptByIdentity(Wrapped):
     """The caller may write into his array."""
 
@@ -612,7 +690,7 @@ class AnswersKeptByIdentity(Wrapped):
         return self.answer.copy()
 
 
-@broken_program("Every call differs a little from the one before", "conduct.", "v35.")
+@broken_program("Every call differs a little from the one before", "conduct.twice.predict")
 class NeverTwiceTheSame(Wrapped):
     """By a few roundings, as an order of sums that depends on the time would."""
 
@@ -624,7 +702,11 @@ class NeverTwiceTheSame(Wrapped):
         return output * (1 + self.calls * np.finfo(output.dtype).eps).astype(output.dtype)
 
 
-@broken_program("Gradients differ a little from call to call", "conduct.", "v07.", "v35.")
+@broken_program(
+    "Gradients differ a little from call to call",
+    "v35.conduct.twice.gradients",
+    "v07.conduct.twice.overlapping-windows",
+)
 class GradientsNeverTwiceTheSame(Wrapped):
     """As sums by atomic additions do."""
 
@@ -650,7 +732,10 @@ class ThreadsShareABuffer(Wrapped):
         return self.inner.predict(images)
 
 
-@mutant("Two programs share their working memory: one's answer is another's, when they take turns", "conduct.", "v45.")
+@mutant(
+    "Two programs share their working memory: one's answer is another's, when they take turns",
+    "conduct.threads.two-programs",
+)
 def programs_share_a_workspace(precision):
     workspace = {}
 
@@ -664,7 +749,7 @@ def programs_share_a_workspace(precision):
     return Wrapping(backend(precision), Sharing)
 
 
-@broken_program("A failed call leaves the program unusable", "conduct.")
+@broken_program("A failed call leaves the program unusable", "v46.images.features")
 class FailureLeavesItUnusable(Wrapped):
     """The lock is never given back."""
 
@@ -692,7 +777,7 @@ class FailureLeavesItUnusable(Wrapped):
 # --------------------------------------------------------------------------------------------------------- odd sizes
 
 
-@broken_program("A batch of no images is a ZeroDivisionError", "v49.", "sizes.", "conduct.")
+@broken_program("A batch of no images is a ZeroDivisionError", "v49.batch.0.dense", "v49.batch.0.softmax")
 class EmptyBatchFails(Wrapped):
     """In predict."""
 
@@ -702,7 +787,7 @@ class EmptyBatchFails(Wrapped):
         return self.inner.predict(images)
 
 
-@broken_program("A batch of no images gives an array of shape (0,)", "v49.", "sizes.", "conduct.")
+@broken_program("A batch of no images gives an array of shape (0,)", "v49.batch.0.dense", "v49.batch.0.softmax")
 class EmptyBatchHasNoShape(Wrapped):
     """In predict."""
 
@@ -711,7 +796,7 @@ class EmptyBatchHasNoShape(Wrapped):
         return output if len(images) else output.ravel()
 
 
-@broken_program("A batch of one image loses its batch axis", "v49.", "sizes.")
+@broken_program("A batch of one image loses its batch axis", "v49.alone.dense.one-image", "v49.alone.softmax.one-image")
 class BatchOfOneSqueezed(Wrapped):
     """In predict."""
 
@@ -720,7 +805,7 @@ class BatchOfOneSqueezed(Wrapped):
         return output[0] if len(images) == 1 else output
 
 
-@broken_program("Images of one pixel lose their axes", "v49.", "sizes.")
+@broken_program("Images of one pixel lose their axes", "v49.large.avg-pool-global")
 class OnePixelSqueezed(Wrapped):
     """In predict."""
 
@@ -729,7 +814,11 @@ class OnePixelSqueezed(Wrapped):
         return output.squeeze((1, 2)) if output.ndim == 4 and output.shape[1:3] == (1, 1) else output
 
 
-@broken_program("Images go through in sixty-fours; the rest gets the answer of the first", "v49.", "sizes.", "conduct.")
+@broken_program(
+    "Images go through in sixty-fours; the rest gets the answer of the first",
+    "conduct.batch.large",
+    "v49.large.130x130",
+)
 class LargeBatchIsTheFirst(Wrapped):
     """In predict."""
 
@@ -739,7 +828,11 @@ class LargeBatchIsTheFirst(Wrapped):
         return output
 
 
-@broken_program("Images go through in thirty-twos; of an unfinished one, zeros come out", "v49.", "sizes.", "conduct.")
+@broken_program(
+    "Images go through in thirty-twos; of an unfinished one, zeros come out",
+    "v49.large.130x130",
+    "v49.large.66000-pixels",
+)
 class UnfinishedChunkIsZero(Wrapped):
     """In predict, behind the first thirty-two."""
 
@@ -750,7 +843,11 @@ class UnfinishedChunkIsZero(Wrapped):
         return output
 
 
-@broken_program("Gradients of batches beyond 64 images are those of the first 64", "v49.", "sizes.", "conduct.")
+@broken_program(
+    "Gradients of batches beyond 64 images are those of the first 64",
+    "conduct.batch.large-gradients",
+    "v49.large.130x130.gradient",
+)
 class GradientsOfTheFirstImages(Wrapped):
     """The loss too."""
 
@@ -761,7 +858,7 @@ class GradientsOfTheFirstImages(Wrapped):
         return self.inner.step(images[:64], labels[:64])
 
 
-@broken_program("predict answers batches in reverse", "relations.", "dense.")
+@broken_program("predict answers batches in reverse", "dense.forward.one-feature", "dense.forward.no-bias.wide")
 class BatchReversed(Wrapped):
     """Every row is right, at the wrong place."""
 
@@ -769,7 +866,9 @@ class BatchReversed(Wrapped):
         return self.inner.predict(images)[::-1].copy()
 
 
-@broken_program("Every image but the first is taken for the first", "relations.", "dense.")
+@broken_program(
+    "Every image but the first is taken for the first", "dense.forward.one-feature", "dense.forward.no-bias.wide"
+)
 class FirstImageForAll(Wrapped):
     """In predict."""
 
@@ -779,7 +878,9 @@ class FirstImageForAll(Wrapped):
         return output
 
 
-@broken_program("A batch of another size than the first is refused", "conduct.", "sizes.")
+@broken_program(
+    "A batch of another size than the first is refused", "conduct.threads.one-program", "conduct.batch.sizes"
+)
 class OneBatchSizeOnly(Wrapped):
     """As a graph that is compiled for one shape."""
 
@@ -790,7 +891,11 @@ class OneBatchSizeOnly(Wrapped):
         return self.inner.predict(images)
 
 
-@broken_program("A batch whose size differs from the first step's cannot be trained on", "conduct.", "epochs.")
+@broken_program(
+    "A batch whose size differs from the first step's cannot be trained on",
+    "conduct.empty-batch.step",
+    "v20.epoch.last-batch",
+)
 class OneBatchSizeInTraining(Wrapped):
     """As a graph that is compiled for one shape."""
 
@@ -821,17 +926,23 @@ def refusing_backend(precision, refuse):
     return LayerwiseBackend("mutant", Kernels(BY_OPERATION, cross_entropy), precision, refuse)
 
 
-@mutant("Dilation is refused, and nothing said so beforehand", "conv2d.")
+@mutant(
+    "Dilation is refused, and nothing said so beforehand", "conv2d.forward.dilation.2", "conv2d.forward.dilation.3x1"
+)
 def refuses_dilation_undeclared(precision):
     return refusing_backend(precision, refusing(Conv2DOp, where=lambda op: op.dilation != (1, 1)))
 
 
-@mutant("Padding in average pooling is refused, and nothing said so beforehand", "pool.avg")
+@mutant(
+    "Padding in average pooling is refused, and nothing said so beforehand",
+    "avg-pool.forward.padding",
+    "avg-pool.forward.padding-top",
+)
 def refuses_average_padding_undeclared(precision):
     return refusing_backend(precision, refusing(AvgPool2DOp, where=lambda op: op.padding != ((0, 0), (0, 0))))
 
 
-@mutant("Dropout is refused, and nothing said so beforehand", "v31.")
+@mutant("Dropout is refused, and nothing said so beforehand", "v31.dropout.rate-zero", "v31.dropout.input")
 def refuses_dropout_undeclared(precision):
     return refusing_backend(precision, refusing(DropoutOp))
 
@@ -851,7 +962,9 @@ def refuses_convolutions(precision):
     return refusing_backend(precision, refusing(Conv2DOp))
 
 
-@broken_program("Dilation is refused only when the program runs", "conv2d.")
+@broken_program(
+    "Dilation is refused only when the program runs", "conv2d.forward.dilation.2", "conv2d.forward.dilation.3x1"
+)
 class RefusesLate(Wrapped):
     """The contract says before any arithmetic, when it is compiled."""
 
@@ -862,7 +975,7 @@ class RefusesLate(Wrapped):
         return self.inner.predict(images)
 
 
-@broken_program("Dilation is a RuntimeError of the engine", "conv2d.")
+@broken_program("Dilation is a RuntimeError of the engine", "conv2d.forward.dilation.2", "conv2d.forward.dilation.3x1")
 class RefusesByAnotherError(Wrapped):
     """The contract says UnsupportedModel."""
 
@@ -872,7 +985,11 @@ class RefusesByAnotherError(Wrapped):
             raise RuntimeError("CPU implementation does not support dilations")
 
 
-@mutant("Training is not supported, and nothing said so beforehand", "dense.gradient", "optimizer.")
+@mutant(
+    "Training is not supported, and nothing said so beforehand",
+    "optimizer.step.slot-names",
+    "optimizer.step.loss-before",
+)
 def trains_not(precision):
     def compile_training(_make, _plan, _state, _optimizer):
         return Backend.compile_training(right(precision), _plan, _state, _optimizer)
@@ -880,12 +997,17 @@ def trains_not(precision):
     return Compiling(precision, lambda make, *given: make(*given), compile_training)
 
 
-@mutant("A float64 backend gives float32 programs", "dense.", precision="float64")
+@mutant(
+    "A float64 backend gives float32 programs",
+    "dense.forward.one-feature",
+    "dense.forward.no-bias.wide",
+    precision="float64",
+)
 def float64_is_float32(precision):  # noqa: ARG001 - ignored is what it is
     return right("float32")
 
 
-@mutant("Models without parameters cannot be compiled", "preprocessing.", "pool.", "v49.")
+@mutant("Models without parameters cannot be compiled", "rescale.forward.zero-scale", "max-pool.forward.plain")
 def parameters_needed(precision):
     def compile_some(make, plan, parameters):
         if not parameters:
@@ -895,7 +1017,7 @@ def parameters_needed(precision):
     return Compiling(precision, compile_some)
 
 
-@mutant("Parameters are taken by their order, not by their names", "conduct.")
+@mutant("Parameters are taken by their order, not by their names", "v46.parameters.lists")
 def parameters_by_order(precision):
     def in_order(make, plan, parameters):
         arrays = list(parameters.values())

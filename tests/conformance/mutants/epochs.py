@@ -23,7 +23,7 @@ class Epochs(Wrapped):
         return EpochTotals(sum(loss * size for loss, size in losses), count)
 
 
-@broken_program("The last batch is dropped if it is small", "epochs.", "v20.")
+@broken_program("The last batch is dropped if it is small", "v20.epoch.last-batch", "v20.epoch.last-batch-of-two")
 class LastPartialBatchDropped(Epochs):
     """And counted out."""
 
@@ -31,7 +31,9 @@ class LastPartialBatchDropped(Epochs):
         return [batch for batch in super().batches(order, batch_size) if len(batch) == batch_size]
 
 
-@broken_program("The last batch is dropped if it is small, but counted", "epochs.", "v20.")
+@broken_program(
+    "The last batch is dropped if it is small, but counted", "v20.epoch.last-batch", "v20.epoch.last-batch-of-two"
+)
 class LastPartialBatchDroppedQuietly(LastPartialBatchDropped):
     """The mean loss is too small."""
 
@@ -39,7 +41,9 @@ class LastPartialBatchDroppedQuietly(LastPartialBatchDropped):
         return EpochTotals(super().epoch(images, labels, order, batch_size).loss_sum, len(order))
 
 
-@broken_program("The last batch is filled up with images from the beginning", "epochs.", "v20.")
+@broken_program(
+    "The last batch is filled up with images from the beginning", "v20.epoch.last-batch", "v20.epoch.last-batch-of-two"
+)
 class LastPartialBatchFilledUp(Epochs):
     """So that all batches have one size."""
 
@@ -47,7 +51,11 @@ class LastPartialBatchFilledUp(Epochs):
         return super().batches(np.concatenate([order, order[: -len(order) % batch_size]]), batch_size)
 
 
-@broken_program("The last batch is filled up with zeros, and divided by its full size", "epochs.", "v20.")
+@broken_program(
+    "The last batch is filled up with zeros, and divided by its full size",
+    "v20.epoch.last-batch",
+    "v20.epoch.last-batch-of-two",
+)
 class LastPartialBatchDividedByTheFullSize(Epochs):
     """Its gradient is too small."""
 
@@ -65,7 +73,7 @@ class LastPartialBatchDividedByTheFullSize(Epochs):
         return EpochTotals(totals.loss_sum + loss * rest, len(order))
 
 
-@broken_program("The last batch is trained on twice", "epochs.")
+@broken_program("The last batch is trained on twice", "v20.epoch.last-batch", "v20.epoch.last-batch-of-two")
 class LastBatchTwice(Epochs):
     """And counted once."""
 
@@ -77,7 +85,7 @@ class LastBatchTwice(Epochs):
         return totals
 
 
-@broken_program("The order is ignored", "epochs.")
+@broken_program("The order is ignored", "v32.epoch.one-place", "v32.epoch.one-by-one")
 class OrderIgnored(Epochs):
     """The first images are taken as they come."""
 
@@ -85,7 +93,7 @@ class OrderIgnored(Epochs):
         return super().batches(np.arange(len(order)), batch_size)
 
 
-@broken_program("The order is sorted", "epochs.")
+@broken_program("The order is sorted", "v32.epoch.one-by-one", "v32.epoch.permuted")
 class OrderSorted(Epochs):
     """As a set of rows would be read from a disk."""
 
@@ -93,7 +101,9 @@ class OrderSorted(Epochs):
         return super().batches(np.sort(order), batch_size)
 
 
-@broken_program("Each batch is sorted: the images meet other dropout masks", "epochs.", "v31.")
+@broken_program(
+    "Each batch is sorted: the images meet other dropout masks", "v31.dropout.epoch", "v31.dropout.epoch-resumed"
+)
 class BatchesSorted(Epochs):
     """Without dropout it would not matter."""
 
@@ -101,7 +111,7 @@ class BatchesSorted(Epochs):
         return [np.sort(batch) for batch in super().batches(order, batch_size)]
 
 
-@broken_program("The epoch shuffles once more", "epochs.", "v32.")
+@broken_program("The epoch shuffles once more", "v32.epoch.one-by-one", "v32.epoch.in-order")
 class ShufflesOnceMore(Epochs):
     """As a data loader does."""
 
@@ -109,7 +119,7 @@ class ShufflesOnceMore(Epochs):
         return super().batches(np.random.default_rng(0).permutation(order), batch_size)
 
 
-@broken_program("Images that the order names twice are taken once", "epochs.")
+@broken_program("Images that the order names twice are taken once", "v32.epoch.longer", "v32.epoch.repeated")
 class OrderWithoutRepeats(Epochs):
     """As a set of rows."""
 
@@ -118,7 +128,7 @@ class OrderWithoutRepeats(Epochs):
         return super().batches(order[np.sort(first)], batch_size)
 
 
-@broken_program("Labels are not put into the order", "epochs.")
+@broken_program("Labels are not put into the order", "v32.epoch.one-place", "v32.epoch.whole")
 class LabelsNotReordered(Epochs):
     """Images are."""
 
@@ -126,7 +136,7 @@ class LabelsNotReordered(Epochs):
         return super().epoch(images[order], labels[: len(order)], np.arange(len(order)), batch_size)
 
 
-@broken_program("The batch size is always 32", "epochs.")
+@broken_program("The batch size is always 32", "v20.epoch.last-batch", "v20.epoch.last-batch-of-two")
 class BatchSizeIgnored(Epochs):
     """Whatever was asked for."""
 
@@ -134,7 +144,9 @@ class BatchSizeIgnored(Epochs):
         return super().batches(order, 32)
 
 
-@broken_program("The epoch takes all its gradients at the parameters it begins with", "epochs.")
+@broken_program(
+    "The epoch takes all its gradients at the parameters it begins with", "v32.epoch.one-by-one", "v20.epoch.last-batch"
+)
 class EpochInOneBatch(Epochs):
     """One step for all images, but counted as many."""
 
@@ -145,7 +157,7 @@ class EpochInOneBatch(Epochs):
         return EpochTotals(loss * len(order), len(order))
 
 
-@broken_program("loss_sum is the mean of the losses", "epochs.", "v20.")
+@broken_program("loss_sum is the mean of the losses", "v32.epoch.whole", "v32.epoch.one-by-one")
 class LossSumIsTheMean(Epochs):
     """Over the images."""
 
@@ -153,7 +165,11 @@ class LossSumIsTheMean(Epochs):
         return EpochTotals(super().totals(losses, count).loss_sum / max(1, count), count)
 
 
-@broken_program("loss_sum adds up the means of the batches, whatever their sizes", "epochs.", "v20.")
+@broken_program(
+    "loss_sum adds up the means of the batches, whatever their sizes",
+    "v20.epoch.last-batch",
+    "v20.epoch.last-batch-of-two",
+)
 class LossSumOfBatchMeans(Epochs):
     """Times the size of the first."""
 
@@ -162,7 +178,7 @@ class LossSumOfBatchMeans(Epochs):
         return EpochTotals(sum(loss for loss, _ in losses) * size, count)
 
 
-@broken_program("loss_sum is made of the losses after each step", "epochs.", "v44.")
+@broken_program("loss_sum is made of the losses after each step", "v32.epoch.one-place", "v32.epoch.whole")
 class LossSumAfterTheSteps(Epochs):
     """The contract says before."""
 
@@ -174,7 +190,7 @@ class LossSumAfterTheSteps(Epochs):
         return self.totals(losses, len(order))
 
 
-@broken_program("loss_sum is that of the last batch, for all", "epochs.")
+@broken_program("loss_sum is that of the last batch, for all", "v20.epoch.last-batch", "v20.epoch.last-batch-of-two")
 class LossSumOfTheLastBatch(Epochs):
     """Times the count."""
 
@@ -182,7 +198,7 @@ class LossSumOfTheLastBatch(Epochs):
         return EpochTotals(losses[-1][0] * count if losses else 0.0, count)
 
 
-@broken_program("count is the number of batches", "epochs.")
+@broken_program("count is the number of batches", "v32.epoch.whole", "v32.epoch.in-order")
 class CountOfBatches(Epochs):
     """Not of images."""
 
@@ -190,7 +206,9 @@ class CountOfBatches(Epochs):
         return EpochTotals(super().totals(losses, count).loss_sum, len(losses))
 
 
-@broken_program("count is the number of images in the data set, not in the order", "epochs.")
+@broken_program(
+    "count is the number of images in the data set, not in the order", "conduct.epoch.empty", "v32.epoch.one-place"
+)
 class CountOfTheDataset(Epochs):
     """The order may be a piece of an epoch."""
 
@@ -198,7 +216,7 @@ class CountOfTheDataset(Epochs):
         return EpochTotals(super().epoch(images, labels, order, batch_size).loss_sum, len(images))
 
 
-@broken_program("Totals go on from one epoch to the next", "epochs.", "v45.")
+@broken_program("Totals go on from one epoch to the next", "conduct.epoch.pieces", "conduct.epoch.reused-memory")
 class TotalsNotReset(Epochs):
     """Each call has totals of its own."""
 
@@ -210,7 +228,7 @@ class TotalsNotReset(Epochs):
         return EpochTotals(self.loss_sum, self.count)
 
 
-@broken_program("An epoch counts as one step", "epochs.", "states.")
+@broken_program("An epoch counts as one step", "v32.epoch.one-by-one", "v32.epoch.in-order")
 class EpochCountsAsOneStep(Epochs):
     """Bias correction, schedules and masks stand still in it."""
 
@@ -223,7 +241,7 @@ class EpochCountsAsOneStep(Epochs):
         return self.totals(losses, len(order))
 
 
-@broken_program("An epoch forgets to count its steps", "epochs.", "states.")
+@broken_program("An epoch forgets to count its steps", "v32.epoch.one-place", "v32.epoch.whole")
 class EpochStepsNotCounted(Epochs):
     """In the state; while it goes on, it counts."""
 
@@ -234,7 +252,7 @@ class EpochStepsNotCounted(Epochs):
         return totals
 
 
-@broken_program("An epoch begins with slots of zero", "epochs.")
+@broken_program("An epoch begins with slots of zero", "conduct.epoch.pieces", "conduct.epoch.between")
 class EpochResetsSlots(Epochs):
     """Momentum is lost between the pieces of an epoch."""
 
@@ -243,7 +261,7 @@ class EpochResetsSlots(Epochs):
         return super().epoch(images, labels, order, batch_size)
 
 
-@broken_program("An epoch trains a copy: the state stays as it was", "epochs.")
+@broken_program("An epoch trains a copy: the state stays as it was", "v32.epoch.one-place", "v32.epoch.whole")
 class EpochTrainsACopy(Epochs):
     """Its totals are right."""
 
@@ -254,7 +272,11 @@ class EpochTrainsACopy(Epochs):
         return totals
 
 
-@broken_program("An epoch uploads its images once and keeps them by their shape", "epochs.")
+@broken_program(
+    "An epoch uploads its images once and keeps them by their shape",
+    "conduct.epoch.reused-memory",
+    "conduct.epoch.other-data",
+)
 class ImagesKeptByShape(Epochs):
     """Another data set of the same size meets the first one's images."""
 
@@ -264,7 +286,7 @@ class ImagesKeptByShape(Epochs):
         return super().epoch(images, labels, order, batch_size)
 
 
-@broken_program("An epoch keeps the labels of the first call", "epochs.")
+@broken_program("An epoch keeps the labels of the first call", "conduct.epoch.other-data")
 class LabelsKept(Epochs):
     """With new images of the same number."""
 
@@ -274,7 +296,7 @@ class LabelsKept(Epochs):
         return super().epoch(images, labels, order, batch_size)
 
 
-@broken_program("An epoch over uint8 images trains on them divided by 255", "epochs.")
+@broken_program("An epoch over uint8 images trains on them divided by 255", "v20.epoch.bytes")
 class EpochDividesUint8(Epochs):
     """Unlike step."""
 
@@ -284,7 +306,7 @@ class EpochDividesUint8(Epochs):
         return super().epoch(images, labels, order, batch_size)
 
 
-@broken_program("An empty piece of an order is a ZeroDivisionError", "epochs.")
+@broken_program("An empty piece of an order is a ZeroDivisionError", "conduct.epoch.empty")
 class EmptyOrderFails(Epochs):
     """As the mean of nothing."""
 
@@ -294,7 +316,7 @@ class EmptyOrderFails(Epochs):
         return super().epoch(images, labels, order, batch_size)
 
 
-@broken_program("predict goes on with the parameters from before the epoch", "epoch.", "conduct.")
+@broken_program("predict goes on with the parameters from before the epoch", "conduct.epoch.between")
 class PredictFromBeforeTheEpoch(Epochs):
     """Until the next step."""
 
@@ -313,7 +335,9 @@ class PredictFromBeforeTheEpoch(Epochs):
         return output
 
 
-@broken_program("A place below zero in an order counts from the end", "v18.", "epoch.")
+@broken_program(
+    "A place below zero in an order counts from the end", "v18.labels.too-few.epoch", "v18.labels.too-many.epoch"
+)
 class NegativePlacesWrap(Epochs):
     """As an index of Python does, or of many an engine."""
 
@@ -321,7 +345,7 @@ class NegativePlacesWrap(Epochs):
         return super().epoch(images, labels, np.where(order < 0, order + len(images), order), batch_size)
 
 
-@broken_program("A batch size larger than the order is refused", "epoch.")
+@broken_program("A batch size larger than the order is refused", "v20.epoch.smaller-than-batch", "conduct.epoch.empty")
 class LargeBatchSizeRefused(Epochs):
     """The last batch may be smaller, be it the only one."""
 

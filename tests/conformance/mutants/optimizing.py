@@ -18,12 +18,17 @@ from mutants.breaking import (
 # ------------------------------------------------------------------------------------------------------------------ SGD
 
 
-@broken_rule(SGD, "Momentum is dampened: v = m v + (1 - m) g", "v22.")
+@broken_rule(SGD, "Momentum is dampened: v = m v + (1 - m) g", "literal.sgd.momentum", "v22.momentum.another-rate")
 def momentum_dampened(optimizer, p, g, slots, step):
     return optimizer.update(p, g * (1 - optimizer.momentum), slots, step)
 
 
-@broken_rule(SGD, "The learning rate stands inside of the momentum: v = m v + rate g, p = p - v", "v22.")
+@broken_rule(
+    SGD,
+    "The learning rate stands inside of the momentum: v = m v + rate g, p = p - v",
+    "v22.momentum.another-rate",
+    "v22.momentum.falling-rate",
+)
 def learning_rate_inside_momentum(optimizer, p, g, slots, step):
     if not slots or optimizer.nesterov:
         return optimizer.update(p, g, slots, step)
@@ -32,28 +37,38 @@ def learning_rate_inside_momentum(optimizer, p, g, slots, step):
     return p - v, (v,)
 
 
-@broken_rule(SGD, "The velocity has the other sign, and the parameters are right", "v22.", "states.")
+@broken_rule(
+    SGD,
+    "The velocity has the other sign, and the parameters are right",
+    "v22.momentum.another-rate",
+    "v22.nesterov.another-rate",
+)
 def velocity_negated(optimizer, p, g, slots, step):
     p, slots = optimizer.update(p, g, [-v for v in slots], step)
     return p, tuple(-v for v in slots)
 
 
-@broken_rule(SGD, "Momentum is ignored", "v22.")
+@broken_rule(SGD, "Momentum is ignored", "v22.momentum.another-rate", "v22.momentum.falling-rate")
 def momentum_ignored(optimizer, p, g, slots, step):
     return optimizer.update(p, g, [v * 0 for v in slots], step)
 
 
-@broken_optimizer("Nesterov's momentum is plain momentum", "v22.")
+@broken_optimizer("Nesterov's momentum is plain momentum", "v22.nesterov.another-rate", "v22.nesterov.falling-rate")
 def nesterov_ignored(optimizer):
     return replace(optimizer, nesterov=False) if isinstance(optimizer, SGD) else optimizer
 
 
-@broken_optimizer("All momentum is Nesterov's", "v22.")
+@broken_optimizer("All momentum is Nesterov's", "v22.momentum.another-rate", "v22.momentum.falling-rate")
 def always_nesterov(optimizer):
     return replace(optimizer, nesterov=bool(optimizer.momentum)) if isinstance(optimizer, SGD) else optimizer
 
 
-@broken_rule(SGD, "Nesterov's step looks ahead with the velocity before the update", "v22.")
+@broken_rule(
+    SGD,
+    "Nesterov's step looks ahead with the velocity before the update",
+    "v22.nesterov.another-rate",
+    "v22.nesterov.falling-rate",
+)
 def nesterov_with_the_old_velocity(optimizer, p, g, slots, step):
     if not optimizer.nesterov:
         return optimizer.update(p, g, slots, step)
@@ -62,38 +77,38 @@ def nesterov_with_the_old_velocity(optimizer, p, g, slots, step):
     return p - rate_at(optimizer.learning_rate, step) * (g + optimizer.momentum * slots[0]), (v,)
 
 
-@broken_rule(SGD, "Weight decay spares the biases", "v23.")
+@broken_rule(SGD, "Weight decay spares the biases", "v23.decay.sgd", "v23.decay.momentum")
 def weight_decay_spares_biases(optimizer, p, g, slots, step):
     return (replace(optimizer, weight_decay=0.0) if p.ndim == 1 else optimizer).update(p, g, slots, step)
 
 
-@broken_rule(SGD, "The weight decay of SGD is decoupled: it goes past the momentum", "v23.")
+@broken_rule(SGD, "The weight decay of SGD is decoupled: it goes past the momentum", "v23.decay.momentum")
 def sgd_weight_decay_decoupled(optimizer, p, g, slots, step):
     p = p * (1 - rate_at(optimizer.learning_rate, step) * optimizer.weight_decay)
     return replace(optimizer, weight_decay=0.0).update(p, g, slots, step)
 
 
-@broken_optimizer("Weight decay is ignored", "v23.")
+@broken_optimizer("Weight decay is ignored", "v23.decay.sgd", "v23.decay.momentum")
 def weight_decay_ignored(optimizer):
     return optimizer if isinstance(optimizer, Adam) else replace(optimizer, weight_decay=0.0)
 
 
-@broken_rule(SGD, "Weight decay is halved", "v23.")
+@broken_rule(SGD, "Weight decay is halved", "v23.decay.sgd", "v23.decay.momentum")
 def weight_decay_halved(optimizer, p, g, slots, step):
     return replace(optimizer, weight_decay=optimizer.weight_decay / 2).update(p, g, slots, step)
 
 
-@broken_rule(SGD, "Biases learn twice as fast, as Caffe's models had it", "optimizer.sgd")
+@broken_rule(SGD, "Biases learn twice as fast, as Caffe's models had it", "optimizer.sgd.first", "optimizer.sgd.three")
 def biases_learn_twice_as_fast(optimizer, p, g, slots, step):
     return optimizer.update(p, g * 2 if p.ndim == 1 else g, slots, step)
 
 
-@broken_optimizer("SGD goes up the gradient", "optimizer.sgd")
+@broken_optimizer("SGD goes up the gradient", "literal.sgd", "optimizer.sgd.first")
 def gradient_ascent(optimizer):
     return Twisted(optimizer, lambda right, p, g, slots, step: right.update(p, -g, slots, step))
 
 
-@broken_optimizer("Biases are never updated", "optimizer.")
+@broken_optimizer("Biases are never updated", "optimizer.step.many-layers")
 def biases_frozen(optimizer):
     def rule(right, p, g, slots, step):
         new, slots = right.update(p.copy(), g, slots, step)
@@ -132,77 +147,87 @@ def broken_adam(broken, *meant):
     return note
 
 
-@broken_adam("Epsilon stands inside of the root", "v21.")
+@broken_adam("Epsilon stands inside of the root", "v21.adam.epsilon.smaller", "v21.adam.epsilon.tiny")
 def epsilon_inside_the_root(optimizer, m, v, t):
     m, v = corrected(optimizer, m, v, t)
     return m / np.sqrt(v + optimizer.epsilon)
 
 
-@broken_adam("Epsilon stands before the bias correction: the paper's epsilon hat", "v21.")
+@broken_adam(
+    "Epsilon stands before the bias correction: the paper's epsilon hat",
+    "v21.adam.epsilon.smaller",
+    "v21.adam.epsilon.tiny",
+)
 def epsilon_before_the_correction(optimizer, m, v, t):
     rate = math.sqrt(1 - optimizer.beta_2**t) / (1 - optimizer.beta_1**t)
     return rate * m / (np.sqrt(v) + optimizer.epsilon)
 
 
-@broken_adam("Epsilon is 1e-7, whatever was asked for", "v21.")
+@broken_adam("Epsilon is 1e-7, whatever was asked for", "v21.adam.epsilon.smaller", "v21.adam.epsilon.tiny")
 def epsilon_of_keras(optimizer, m, v, t):
     m, v = corrected(optimizer, m, v, t)
     return m / (np.sqrt(v) + 1e-7)
 
 
-@broken_adam("There is no epsilon", "v21.")
+@broken_adam("There is no epsilon", "v21.adamw.epsilon.smaller", "v21.adam.epsilon.smaller")
 def epsilon_left_out(optimizer, m, v, t):
     m, v = corrected(optimizer, m, v, t)
     return np.where(v > 0, m / np.sqrt(np.where(v > 0, v, 1)), 0)
 
 
-@broken_adam("The larger of the root and epsilon is taken, not their sum", "v21.")
+@broken_adam(
+    "The larger of the root and epsilon is taken, not their sum", "v21.adam.epsilon.tiny", "v21.adam.epsilon.small"
+)
 def epsilon_as_a_floor(optimizer, m, v, t):
     m, v = corrected(optimizer, m, v, t)
     return m / np.maximum(np.sqrt(v), optimizer.epsilon)
 
 
-@broken_adam("There is no bias correction", "optimizer.adam")
+@broken_adam("There is no bias correction", "optimizer.adam.first", "literal.adam.first-step")
 def no_bias_correction(optimizer, m, v, _t):
     return m / (np.sqrt(v) + optimizer.epsilon)
 
 
-@broken_adam("Only the mean of the gradient is corrected for its bias", "optimizer.adam")
+@broken_adam("Only the mean of the gradient is corrected for its bias", "literal.adamw", "literal.adam.first-step")
 def only_m_corrected(optimizer, m, v, t):
     return corrected(optimizer, m, v, t)[0] / (np.sqrt(v) + optimizer.epsilon)
 
 
-@broken_adam("Steps are counted from 0 in the bias correction", "optimizer.adam")
+@broken_adam("Steps are counted from 0 in the bias correction", "literal.adam.second-step", "optimizer.adam.slots")
 def bias_correction_one_step_behind(optimizer, m, v, t):
     m, v = corrected(optimizer, m, v, max(t - 1, 1))
     return m / (np.sqrt(v) + optimizer.epsilon)
 
 
-@broken_adam("Bias correction counts one step too many", "optimizer.adam")
+@broken_adam("Bias correction counts one step too many", "literal.adam.first-step", "literal.adam.second-step")
 def bias_correction_one_step_ahead(optimizer, m, v, t):
     m, v = corrected(optimizer, m, v, t + 1)
     return m / (np.sqrt(v) + optimizer.epsilon)
 
 
-@broken_adam("The root of the mean of squares is not taken", "optimizer.adam")
+@broken_adam(
+    "The root of the mean of squares is not taken", "literal.adam.second-step", "optimizer.adam.no-betas.three"
+)
 def adam_without_the_root(optimizer, m, v, t):
     m, v = corrected(optimizer, m, v, t)
     return m / (v + optimizer.epsilon)
 
 
-@broken_optimizer("Beta 1 and beta 2 are swapped", "optimizer.adam")
+@broken_optimizer("Beta 1 and beta 2 are swapped", "optimizer.adam.betas.first", "optimizer.adam.betas.three")
 def betas_swapped(optimizer):
     if isinstance(optimizer, SGD):
         return optimizer
     return replace(optimizer, beta_1=optimizer.beta_2, beta_2=optimizer.beta_1)
 
 
-@broken_optimizer("The betas are 0.9 and 0.999, whatever was asked for", "optimizer.adam")
+@broken_optimizer("The betas are 0.9 and 0.999, whatever was asked for", "optimizer.adam.betas.first")
 def betas_by_default(optimizer):
     return optimizer if isinstance(optimizer, SGD) else replace(optimizer, beta_1=0.9, beta_2=0.999)
 
 
-@broken_rule((Adam, AdamW), "The mean of squares is that of magnitudes, squared", "optimizer.adam")
+@broken_rule(
+    (Adam, AdamW), "The mean of squares is that of magnitudes, squared", "literal.adamw", "literal.adam.first-step"
+)
 def squares_of_the_mean(optimizer, p, g, slots, step):
     m, v = slots
     _, (m, _) = optimizer.update(p.copy(), g.copy(), (m.copy(), v.copy()), step)
@@ -214,23 +239,23 @@ def squares_of_the_mean(optimizer, p, g, slots, step):
     return p - rate_at(optimizer.learning_rate, step) * move[0] / (np.sqrt(move[1]) + optimizer.epsilon), (m, held)
 
 
-@broken_rule(AdamW, "The weight decay of AdamW is added to the gradient, as in L2 regularisation", "v23.")
+@broken_rule(AdamW, "The weight decay of AdamW is added to the gradient, as in L2 regularisation", "v23.decay.adamw")
 def adamw_coupled(optimizer, p, g, slots, step):
     return replace(optimizer, weight_decay=0.0).update(p, g + optimizer.weight_decay * p, slots, step)
 
 
-@broken_rule(AdamW, "The weight decay of AdamW is not multiplied by the learning rate", "v23.")
+@broken_rule(AdamW, "The weight decay of AdamW is not multiplied by the learning rate", "v23.decay.adamw")
 def adamw_decay_without_the_rate(optimizer, p, g, slots, step):
     p = p * (1 - optimizer.weight_decay)
     return replace(optimizer, weight_decay=0.0).update(p, g, slots, step)
 
 
-@broken_rule(AdamW, "The weight decay of AdamW spares the biases", "v23.")
+@broken_rule(AdamW, "The weight decay of AdamW spares the biases", "v23.decay.adamw")
 def adamw_spares_biases(optimizer, p, g, slots, step):
     return (replace(optimizer, weight_decay=0.0) if p.ndim == 1 else optimizer).update(p, g, slots, step)
 
 
-@broken_rule(AdamW, "AdamW decays the parameter after the step, not before", "v23.")
+@broken_rule(AdamW, "AdamW decays the parameter after the step, not before", "v23.decay.adamw")
 def adamw_decays_after_the_step(optimizer, p, g, slots, step):
     p, slots = replace(optimizer, weight_decay=0.0).update(p, g, slots, step)
     return p * (1 - rate_at(optimizer.learning_rate, step) * optimizer.weight_decay), slots
@@ -266,27 +291,29 @@ def broken_clipping(broken, *meant):
     return note
 
 
-@broken_clipping("Gradients are never clipped", "v24.")
+@broken_clipping("Gradients are never clipped", "v24.sgd.clip.below", "v24.adam.clip.below")
 def clip_ignored(_limit, _squares):
     return 1.0
 
 
-@broken_clipping("Gradients shorter than the limit are stretched to it", "v24.")
+@broken_clipping("Gradients shorter than the limit are stretched to it", "v24.sgd.clip.above", "v24.adam.clip.above")
 def clip_stretches(limit, squares):
     return limit / math.sqrt(squares) if squares else 1.0
 
 
-@broken_clipping("The norm is the sum of squares, without its root", "v24.")
+@broken_clipping("The norm is the sum of squares, without its root", "v24.sgd.clip.above", "v24.adam.clip.above")
 def clip_without_the_root(limit, squares):
     return min(1.0, limit / squares) if squares else 1.0
 
 
-@broken_clipping("0.01 is added to the norm, so that clipped gradients are too short", "v24.")
+@broken_clipping(
+    "0.01 is added to the norm, so that clipped gradients are too short", "v24.sgd.clip.below", "v24.adam.clip.below"
+)
 def clip_with_an_epsilon(limit, squares):
     return min(1.0, limit / (math.sqrt(squares) + 0.01))
 
 
-@broken_optimizer("Every gradient is clipped by its own norm", "v24.")
+@broken_optimizer("Every gradient is clipped by its own norm", "v24.sgd.clip.below", "v24.adam.clip.below")
 def clip_per_tensor(optimizer):
     limit = optimizer.clip_global_norm
 
@@ -297,13 +324,13 @@ def clip_per_tensor(optimizer):
     return optimizer if limit is None else Clipping(optimizer, change=clip)
 
 
-@broken_optimizer("Every number of a gradient is clipped", "v24.")
+@broken_optimizer("Every number of a gradient is clipped", "v24.sgd.clip.below", "v24.adam.clip.below")
 def clip_by_value(optimizer):
     limit = optimizer.clip_global_norm
     return optimizer if limit is None else Clipping(optimizer, change=lambda g: np.clip(g, -limit, limit))
 
 
-@broken_optimizer("Every tenth step updates nothing", "network.", "optimizer.")
+@broken_optimizer("Every tenth step updates nothing", "network.linear", "network.mlp")
 def every_tenth_step_left_out(optimizer):
     def rule(right, p, g, slots, step):
         return (p, slots) if step % 10 == 9 else right.update(p, g, slots, step)
@@ -311,18 +338,28 @@ def every_tenth_step_left_out(optimizer):
     return Twisted(optimizer, rule)
 
 
-@broken_rule((Adam, AdamW), "Bias correction stops after the hundredth step", "optimizer.adam")
+@broken_rule(
+    (Adam, AdamW),
+    "Bias correction stops after the hundredth step",
+    "v21.adam.step-1000.late",
+    "v21.adamw.step-1000.late",
+)
 def bias_correction_stops(optimizer, p, g, slots, step):
     return optimizer.update(p, g, slots, step if step < 100 else 10**9)
 
 
-@broken_rule((Adam, AdamW), "The correction of the bias is that of step 20 at most", "optimizer.adam")
+@broken_rule(
+    (Adam, AdamW),
+    "The correction of the bias is that of step 20 at most",
+    "v21.adam.epsilon.late",
+    "v21.adamw.epsilon.late",
+)
 def bias_correction_capped(optimizer, p, g, slots, step):
     rate = rate_at(optimizer.learning_rate, step)
     return replace(optimizer, learning_rate=rate).update(p, g, slots, min(step, 20))
 
 
-@broken_program("The norm for clipping leaves out the biases", "v24.")
+@broken_program("The norm for clipping leaves out the biases", "v24.sgd.clip.below", "v24.adam.clip.below")
 class ClipNormWithoutBiases(Wrapped):
     """Which are clipped all the same."""
 
@@ -338,7 +375,7 @@ class ClipNormWithoutBiases(Wrapped):
         return loss
 
 
-@broken_program("gradients gives gradients that are clipped", "v24.", "conduct.")
+@broken_program("gradients gives gradients that are clipped", "v24.sgd.clip.below", "v24.adam.clip.below")
 class GradientsAreClipped(Wrapped):
     """As the step that would follow has them."""
 
@@ -350,7 +387,7 @@ class GradientsAreClipped(Wrapped):
         return loss, {name: g * g.dtype.type(factor) for name, g in found.items()}
 
 
-@broken_program("gradients has the weight decay in it", "v23.", "conduct.")
+@broken_program("gradients has the weight decay in it", "v24.momentum-decay.clip")
 class GradientsAreDecayed(Wrapped):
     """As the step that would follow has them."""
 
@@ -383,29 +420,37 @@ def broken_schedule(broken, *meant):
     return note
 
 
-@broken_schedule("Schedules are ignored: the first learning rate stays", "optimizer.schedule", "v22.")
+@broken_schedule(
+    "Schedules are ignored: the first learning rate stays",
+    "optimizer.schedule.cosine.over.adamw",
+    "optimizer.schedule.cosine.adamw",
+)
 def schedule_ignored(schedule, _step):
     return schedule.at(0)
 
 
-@broken_schedule("Schedules are one step ahead", "optimizer.schedule")
+@broken_schedule("Schedules are one step ahead", "optimizer.schedule.step.adamw", "optimizer.schedule.step.sgd")
 def schedule_one_step_ahead(schedule, step):
     return schedule.at(step + 1)
 
 
-@broken_schedule("Schedules are one step behind", "optimizer.schedule")
+@broken_schedule("Schedules are one step behind", "optimizer.schedule.step.adamw", "optimizer.schedule.step.sgd")
 def schedule_one_step_behind(schedule, step):
     return schedule.at(max(step - 1, 0))
 
 
-@broken_schedule("A step decay goes down smoothly", "optimizer.schedule")
+@broken_schedule("A step decay goes down smoothly", "optimizer.schedule.step.adamw", "optimizer.schedule.step.sgd")
 def step_decay_smooth(schedule, step):
     if isinstance(schedule, StepDecay):
         return schedule.rate * schedule.factor ** (step / schedule.every)
     return schedule.at(step)
 
 
-@broken_schedule("A cosine decay comes up again behind its end", "optimizer.schedule")
+@broken_schedule(
+    "A cosine decay comes up again behind its end",
+    "optimizer.schedule.cosine.over.adamw",
+    "optimizer.schedule.cosine.over.sgd",
+)
 def cosine_comes_up_again(schedule, step):
     if isinstance(schedule, CosineDecay):
         half = 1 + math.cos(math.pi * step / schedule.steps)
@@ -413,7 +458,11 @@ def cosine_comes_up_again(schedule, step):
     return schedule.at(step)
 
 
-@broken_schedule("A cosine decay ends at 0, whatever its final rate", "optimizer.schedule")
+@broken_schedule(
+    "A cosine decay ends at 0, whatever its final rate",
+    "optimizer.schedule.cosine.over.adamw",
+    "optimizer.schedule.cosine.over.sgd",
+)
 def cosine_ends_at_zero(schedule, step):
     return (replace(schedule, final=0.0) if isinstance(schedule, CosineDecay) else schedule).at(step)
 
@@ -421,30 +470,38 @@ def cosine_ends_at_zero(schedule, step):
 # ---------------------------------------------------------------------------------------------------------------- states
 
 
-@broken_state("Training begins with slots of zero, whatever the state has", "states.")
+@broken_state(
+    "Training begins with slots of zero, whatever the state has",
+    "state.round-trip.momentum",
+    "state.round-trip.nesterov",
+)
 def slots_reset(state):
     zero = {slot: {name: a * 0 for name, a in arrays.items()} for slot, arrays in state.slots.items()}
     return replace(state, slots=zero)
 
 
-@broken_state("Training begins at step 0, whatever the state says", "states.")
+@broken_state("Training begins at step 0, whatever the state says", "state.round-trip.adam")
 def step_count_reset(state):
     return replace(state, step=0)
 
 
-@broken_state("Training begins with seed 0, whatever the state says", "states.")
+@broken_state("Training begins with seed 0, whatever the state says", "v31.dropout.seed", "state.round-trip.sgd")
 def seed_reset(state):
     return replace(state, seed=0)
 
 
-@broken_state("The slots m and v are mixed up in a state that is taken over", "states.")
+@broken_state("The slots m and v are mixed up in a state that is taken over", "state.round-trip.adam")
 def slots_mixed_up(state):
     if set(state.slots) != {"m", "v"}:
         return state
     return replace(state, slots={"m": state.slots["v"], "v": state.slots["m"]})
 
 
-@broken_program("The step count in a state is that of the program, not of the run", "states.")
+@broken_program(
+    "The step count in a state is that of the program, not of the run",
+    "state.round-trip.sgd",
+    "state.round-trip.momentum",
+)
 class StepsCountedFromCompiling(Wrapped):
     """Everything else uses the right count."""
 
@@ -457,7 +514,11 @@ class StepsCountedFromCompiling(Wrapped):
         return replace(state, step=state.step - self.begin)
 
 
-@broken_program("The bias correction and the schedule count from compiling, not from the run's beginning", "states.")
+@broken_program(
+    "The bias correction and the schedule count from compiling, not from the run's beginning",
+    "optimizer.adam.slots",
+    "state.handed-over.adam",
+)
 class UpdatesCountedFromCompiling(Wrapped):
     """The state has the right count."""
 
@@ -473,7 +534,7 @@ class Recounted(Twisted):
         super().__init__(right, lambda own, p, g, slots, step: own.update(p, g, slots, step - begin))
 
 
-@broken_program("A state has no slots", "states.")
+@broken_program("A state has no slots", "state.numpy-numbers", "state.round-trip.momentum")
 class StateWithoutSlots(Wrapped):
     """As if the optimizer had none."""
 
@@ -481,7 +542,7 @@ class StateWithoutSlots(Wrapped):
         return replace(self.inner.state(), slots={})
 
 
-@broken_program("A state has seed 0", "states.")
+@broken_program("A state has seed 0", "state.round-trip.sgd", "state.round-trip.momentum")
 class StateWithoutSeed(Wrapped):
     """Whatever it began with."""
 
@@ -489,7 +550,7 @@ class StateWithoutSeed(Wrapped):
         return replace(self.inner.state(), seed=0)
 
 
-@broken_program("A state has its slots under the names m and v swapped", "states.")
+@broken_program("A state has its slots under the names m and v swapped", "state.round-trip.adam")
 class StateWithSlotsSwapped(Wrapped):
     """Whoever continues from it is wrong."""
 
@@ -500,7 +561,7 @@ class StateWithSlotsSwapped(Wrapped):
         return replace(state, slots={"m": state.slots["v"], "v": state.slots["m"]})
 
 
-@broken_program("A state has its slots corrected for their bias", "states.")
+@broken_program("A state has its slots corrected for their bias", "state.round-trip.adam")
 class StateWithCorrectedSlots(Wrapped):
     """As an engine that keeps them so would hand them out."""
 
@@ -515,7 +576,7 @@ class StateWithCorrectedSlots(Wrapped):
         )
 
 
-@broken_program("The step count of a state is a float", "state.")
+@broken_program("The step count of a state is a float", "state.whole-numbers", "state.handed-over.sgd")
 class StateWithAFloatStep(Wrapped):
     """No other backend takes it."""
 

@@ -12,7 +12,6 @@ from cnnkit.conformance import question as asking
 from cnnkit.conformance.cases import all_cases
 from cnnkit.conformance.judging import judge
 from cnnkit.conformance.report import CaseResult, reasons_for_red
-from mutants.breaking import TOO_LITTLE_RAN
 
 
 def verdict_on(mutant, case):
@@ -38,8 +37,8 @@ def reasons(mutant, verdicts):
 
 
 def is_meant(mutant, case_id):
-    """Whether this case is one of those meant for `mutant`; or, with its name, the run as a whole."""
-    return case_id.startswith(mutant.meant) if case_id != TOO_LITTLE_RAN else TOO_LITTLE_RAN in mutant.meant
+    """Whether this case is one of those meant for `mutant`: named in full, or by a beginning that ends with a dot."""
+    return any(case_id.startswith(name) if name.endswith(".") else case_id == name for name in mutant.meant)
 
 
 @contextmanager
