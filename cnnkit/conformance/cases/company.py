@@ -18,6 +18,8 @@ import numpy as np
 from cnnkit.arrays import Array, Images
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.cases.material import (
+    CONVNET,
+    CONVNET_SHAPE,
     check_output,
     check_state,
     check_steps,
@@ -126,7 +128,13 @@ LEAK_CASES = [
         "Parameters changed in place make another program when compiled again",
         _parameters_changed_in_place,
     ),
-    trial("conduct.leak.plans", "The same parameters in another model are computed as that model says", _two_plans),
+    trial(
+        "conduct.leak.plans",
+        "The same parameters in another model are computed as that model says",
+        _two_plans,
+        CONVNET[:1],
+        CONVNET_SHAPE,
+    ),
     trial(
         "conduct.leak.optimizers",
         "A plan that is compiled again trains with the optimizer of this time",
@@ -203,13 +211,16 @@ def _predict_at_once(subject: Subject, what: str, pairs: list[tuple[Watched, Que
             subject.compare(what, output, right)
 
 
-def _one_program_two_threads(subject: Subject, question: Question) -> None:
+def _one_program_in_threads(subject: Subject, question: Question) -> None:
     program = subject.compile(question.model, question.parameters)
-    other = replace(question, images=-question.images[:-1])
-    for asked in (question, other):
+    # One of the others has as many images, and so fits into the same buffers.
+    questions = [
+        replace(question, images=images) for images in (question.images, -question.images, question.images[1:])
+    ]
+    for asked in questions:
         program.predict(asked.images)
-    what = "an output, while another thread predicts with the same program,"
-    _predict_at_once(subject, what, [(program, question), (program, other)])
+    what = "an output, while other threads predict with the same program,"
+    _predict_at_once(subject, what, [(program, asked) for asked in questions])
 
 
 def _two_programs_two_threads(subject: Subject, question: Question) -> None:
@@ -267,7 +278,7 @@ def _globals_left_alone(subject: Subject, question: Question) -> None:
 
 THREAD_CASES = [
     trial(
-        "conduct.threads.one-program", "A program predicts in two threads at once", _one_program_two_threads, batch=5
+        "conduct.threads.one-program", "A program predicts in three threads at once", _one_program_in_threads, batch=5
     ),
     trial(
         "conduct.threads.two-programs",

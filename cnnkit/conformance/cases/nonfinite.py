@@ -242,6 +242,16 @@ def _spoilt(name: str, place: tuple[int, ...], value: float) -> Body:
     return body
 
 
+def _under_a_tap_of_zero(value: float) -> Body:
+    def body(subject: Subject, question: Question) -> None:
+        kernel, images = question.parameters["0.kernel"].copy(), question.images.copy()
+        kernel[0, 1] = 0
+        images[(1, *(size // 2 for size in images.shape[1:]))] = value
+        subject.ask(replace(question, parameters={**question.parameters, "0.kernel": kernel}, images=images))
+
+    return body
+
+
 def _zero_times_infinity(subject: Subject, question: Question) -> None:
     kernel = question.parameters["0.kernel"].copy()
     kernel[..., 1, 0] = np.inf
@@ -286,6 +296,16 @@ PARAMETER_CASES = [
         _zero_times_infinity,
         (Conv2D(filters=3, kernel_size=2),),
         SHAPE,
+    ),
+    *(
+        trial(
+            f"v36.parameters.conv2d.zero-tap.{special}",
+            f"A tap of 0 times {named} is NaN",
+            _under_a_tap_of_zero(value),
+            (Conv2D(filters=3, kernel_size=2),),
+            SHAPE,
+        )
+        for special, (named, value) in SPECIAL.items()
     ),
 ]
 
@@ -432,6 +452,19 @@ def _minus_infinite_score(subject: Subject, question: Question) -> None:
     check_gradients(subject, start(subject, ruled_out), ruled_out)
 
 
+def _infinite_loss(subject: Subject, question: Question) -> None:
+    """A class that the model rules out, and an image has: its loss is infinity, and so is the mean."""
+    name = _last_kernel(question).replace("kernel", "bias")
+    bias = question.parameters[name].copy()
+    bias[2] = -np.inf
+    ruled_out = replace(question, parameters={**question.parameters, name: bias})
+    labels = np.array([0, 2, 3])
+    loss, _ = start(subject, ruled_out).gradients(question.images, labels)
+    subject.expect(loss == np.inf, f"the loss of gradients is {loss}; expected infinity")
+    loss = float(start(subject, ruled_out).step(question.images, labels))
+    subject.expect(loss == np.inf, f"the loss of a step is {loss}; expected infinity")
+
+
 NETS: dict[str, tuple[tuple[Layer, ...], tuple[int, ...]]] = {
     "dense": ((Dense(units=4), Softmax()), (5,)),
     "relu": ((Dense(units=6, activation="relu"), Dense(units=4), Softmax()), (5,)),
@@ -510,6 +543,15 @@ TRAINING_CASES = (
             "v36.loss.minus-infinite-score",
             "A score of minus infinity for a class that no image has takes no part in the loss",
             _minus_infinite_score,
+            TANHNET,
+            (4, 5, 2),
+            optimizer=SGD(learning_rate=0.1),
+            batch=3,
+        ),
+        trial(
+            "v36.loss.infinite",
+            "The loss of an image of a class whose score is minus infinity is infinity",
+            _infinite_loss,
             TANHNET,
             (4, 5, 2),
             optimizer=SGD(learning_rate=0.1),

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from cnnkit.conformance.case import Case, drawn_case
+from cnnkit.arrays import dtype_of
+from cnnkit.conformance.case import Case, drawn_case, question_case
 from cnnkit.conformance.cases.probes import distinct, drawn_gradient_case, predict_case, probe_case, uniform
-from cnnkit.model import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, ReLU, Softmax
+from cnnkit.conformance.question import Question, draw_labels, draw_parameters
+from cnnkit.model import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, Model, ReLU, Softmax
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,26 @@ TIES: dict[str, tuple[str, Any, dict[str, Any]]] = {
         {"pool_size": (5, 6)},
     ),
 }
+LATE = np.where(np.arange(340).reshape(1, 17, 20, 1) == [299, 339], 9.0, distinct((1, 17, 20, 2)) / 1024)
+"""The largest numbers stand behind the place 255 of the window, which a byte does not hold."""
 PEAK = np.where(np.arange(30).reshape(1, 5, 6, 1) == 14, 9.0, distinct((2, 5, 6, 2)) / 64)
+
+
+def _large_image(precision: str) -> Question:
+    """Whole numbers over 2 ** 16, which a convolution multiplies by 1: no decision between them is near."""
+    layers = [
+        Conv2D(filters=1, kernel_size=1, use_bias=False),
+        MaxPool2D(pool_size=(2, 1100)),
+        Flatten(),
+        Dense(units=3),
+        Softmax(),
+    ]
+    model = Model(input_shape=(2, 33_000, 1), layers=layers)
+    parameters = draw_parameters(model, np.random.default_rng(0), precision)
+    parameters["0.kernel"][:] = 1
+    images = (distinct((1, 2, 33_000, 1)) / 2**16).astype(dtype_of(precision))
+    images[0, 1, -1] = 2  # the last window has its maximum at the end
+    return Question(model, parameters, images, "gradients", precision, draw_labels(model, 1))
 
 
 CASES: list[Case] = [
@@ -262,6 +283,17 @@ CASES: list[Case] = [
         "At ties of the zeros that ReLU makes the gradient stops at ReLU, whoever takes it",
         [ReLU(), MaxPool2D(pool_size=2)],
         distinct((2, 6, 8, 2)) - 60,
+    ),
+    probe_case(
+        "max-pool.gradient.window-of-340",
+        "The gradient finds the maximum at the end of a window of 17 x 20",
+        [MaxPool2D(pool_size=(17, 20))],
+        LATE,
+    ),
+    question_case(
+        "max-pool.gradient.image-of-66000",
+        "The gradient finds maxima behind the 65,536th number of an image",
+        _large_image,
     ),
     probe_case(
         "v07.max-pool.overlap.accumulates",
