@@ -117,17 +117,23 @@ class UnsupportedModel(BackendError):
     """A backend refuses a model before any arithmetic.
 
     `.backend`, `.path`, `.feature` and `.reason` say what is refused and why; `.alternatives` names the backends that
-    could run it.
+    could run it. A backend that raises this knows no others and leaves them out; cnnkit asks them and fills them in.
     """
 
-    def __init__(self, backend: str, path: str, feature: str, reason: str, alternatives: Sequence[str] = ()) -> None:
+    def __init__(
+        self, backend: str, path: str, feature: str, reason: str, alternatives: Sequence[str] | None = None
+    ) -> None:
         self.backend, self.path, self.feature, self.reason = backend, path, feature, reason
-        self.alternatives = tuple(alternatives)
-        could = f"Backends that could: {', '.join(alternatives)}" if alternatives else "No installed backend could"
+        self.alternatives = tuple(alternatives or ())
+        self._asked = alternatives is not None
+        could = "`cnnkit why MODEL --all` lists the backends that could"
+        if alternatives is not None:
+            could = f"Backends that could: {', '.join(alternatives)}" if alternatives else "No installed backend could"
         super().__init__(f"Backend '{backend}' does not support {feature}, which {path} needs: {reason}. {could}.")
 
-    def __reduce__(self) -> tuple[type[UnsupportedModel], tuple[str, str, str, str, tuple[str, ...]]]:
-        return type(self), (self.backend, self.path, self.feature, self.reason, self.alternatives)
+    def __reduce__(self) -> tuple[type[UnsupportedModel], tuple[str, str, str, str, tuple[str, ...] | None]]:
+        alternatives = self.alternatives if self._asked else None
+        return type(self), (self.backend, self.path, self.feature, self.reason, alternatives)
 
 
 class TrainingNotSupported(BackendError):

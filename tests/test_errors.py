@@ -58,7 +58,14 @@ def test_a_refusal_names_the_backends_that_could():
         "Backend 'slow' does not support dilation, which layers[1] needs: it has no such kernel. "
         "Backends that could: numpy, fast."
     )
-    assert str(UnsupportedModel("slow", "layers[1]", "dilation", "no")).endswith("No installed backend could.")
+    assert str(UnsupportedModel("slow", "layers[1]", "dilation", "no", [])).endswith("No installed backend could.")
+
+
+def test_a_refusal_of_a_backend_that_knows_no_others_does_not_say_that_there_are_none():
+    error = UnsupportedModel("slow", "layers[1]", "dilation", "no")
+    assert error.alternatives == ()
+    assert str(error).endswith("`cnnkit why MODEL --all` lists the backends that could.")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301 - our own bytes
 
 
 def test_a_missing_dependency_names_its_cure_and_is_an_import_error():
