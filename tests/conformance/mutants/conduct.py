@@ -721,7 +721,7 @@ class GradientsNeverTwiceTheSame(Wrapped):
         }
 
 
-@broken_program("Two threads that predict at once share a buffer", "conduct.")
+@broken_program("Two threads that predict at once share a buffer", "conduct.threads.one-program")
 class ThreadsShareABuffer(Wrapped):
     """The later one's images replace the earlier one's."""
 

@@ -412,13 +412,15 @@ def max_pool_gradient_of_positive_maxima(at):
 
 
 @broken_kernel(
-    MaxPool2DOp, "The place of a winner is kept in a byte, which windows of more than 256 pixels overflow", "max-pool."
+    MaxPool2DOp,
+    "The place of a winner is kept in a byte, which windows of more than 256 pixels overflow",
+    "max-pool.gradient.window-of-340",
 )
 def winners_kept_in_bytes(*given):
     return max_pool_giving(lambda tied, _: only(tied.argmax(0).astype(np.uint8))(len(tied)))(*given)
 
 
-@broken_kernel(MaxPool2DOp, "The place of a winner in its image is kept in 16 bits", "v49.")
+@broken_kernel(MaxPool2DOp, "The place of a winner in its image is kept in 16 bits", "max-pool.gradient.image-of-66000")
 def winners_kept_in_16_bits(op, x):
     y, pullback = max_pool(op, x)
 

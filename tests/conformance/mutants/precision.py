@@ -388,7 +388,7 @@ def nan_spreads_over_the_batch(op, x, *parameters):
     return np.where(np.isnan(x).any(), np.nan, y).astype(y.dtype), pullback
 
 
-@broken_kernel(Conv2DOp, "Taps that are zero are skipped, and with them NaN", "v36.", "nonfinite.")
+@broken_kernel(Conv2DOp, "Taps that are zero are skipped, and with them NaN", "v36.parameters.conv2d.zero-tap.nan")
 def zero_taps_skip_nan(op, x, kernel, *bias):
     return convolve(op, np.nan_to_num(x, posinf=np.inf, neginf=-np.inf) if not kernel.all() else x, kernel, *bias)
 

@@ -206,7 +206,7 @@ def classes_beyond_128_ignored(_op, x):
     return weights / weights[:, :128].sum(-1, keepdims=True), None
 
 
-@broken_loss("An infinite loss becomes the largest number", "v36.", "nonfinite.")
+@broken_loss("An infinite loss becomes the largest number", "v36.loss.infinite")
 def infinite_loss_is_the_largest_number(scores, labels):
     loss, d_scores = cross_entropy(scores, labels)
     return np.nan_to_num(loss, nan=np.nan), d_scores
