@@ -7,8 +7,6 @@ plugin's own repository. Neither needs pytest, and no engine is imported before 
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,19 +37,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """This package. Importing its subpackage `cases` must not put that in the place of the function `cases`."""
-
-    @property
-    def cases(self) -> Any:
-        """`cnnkit.conformance.suite.cases`."""
-        return __getattr__("cases")
-
-    @cases.setter
-    def cases(self, _: ModuleType) -> None:
-        """The import system offers the subpackage here."""
-
-
-sys.modules[__name__].__class__ = _Package

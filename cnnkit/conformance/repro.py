@@ -167,7 +167,7 @@ def in_precision(question: Question, precision: str) -> Question:
 
 def find_case(case_id: str) -> Case | None:
     """The case of the suite, or the random one, that is called so."""
-    from cnnkit.conformance.cases import all_cases  # some of them are random cases, which repro need not know of
+    from cnnkit.conformance.catalogue import all_cases  # some of them are random cases, which repro need not know of
 
     return case_by_id(case_id) or next((case for case in all_cases() if case.id == case_id), None)
 

@@ -24,7 +24,7 @@ Pair: TypeAlias = tuple[Case, str]
 
 def suite_cases(explore: int = 0, seed: int = 0) -> tuple[Case, ...]:
     """All cases of the suite, and `explore` random models drawn from `seed`."""
-    from cnnkit.conformance.cases import all_cases
+    from cnnkit.conformance.catalogue import all_cases
 
     if not explore:
         return all_cases()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnkit.conformance.cases import all_cases
+from cnnkit.conformance.catalogue import all_cases
 
 TABLE = (Path(__file__).parents[2] / "docs" / "reference" / "divergences.md").read_text(encoding="utf-8")
 ROWS = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnkit.conformance.cases.literals import LITERALS
+from cnnkit.conformance.catalogue.literals import LITERALS
 from cnnkit.conformance.question import expected_answer
 
 

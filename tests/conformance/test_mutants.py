@@ -6,7 +6,7 @@ from mutants.matrix import GROUPS, PAGE, staleness
 from mutants.right import right
 from mutants.trying import is_meant, reasons, remembering, verdict_on
 
-from cnnkit.conformance.cases import all_cases
+from cnnkit.conformance.catalogue import all_cases
 from cnnkit.conformance.judging import judge
 from cnnkit.conformance.subject import Subject
 

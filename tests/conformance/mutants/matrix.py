@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from cnnkit.conformance.cases import all_cases
+from cnnkit.conformance.catalogue import all_cases
 from cnnkit.conformance.judging import Verdict
 from mutants import MUTANTS, TOO_LITTLE_RAN
 from mutants.trying import is_meant, reasons, remembering, verdict_on

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 
 from cnnkit.conformance import question as asking
-from cnnkit.conformance.cases import all_cases
+from cnnkit.conformance.catalogue import all_cases
 from cnnkit.conformance.judging import judge
 from cnnkit.conformance.report import CaseResult, reasons_for_red
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case
-from cnnkit.conformance.cases.probes import drawn_gradient_case, predict_case, probe_case, uniform
+from cnnkit.conformance.catalogue.probes import drawn_gradient_case, predict_case, probe_case, uniform
 from cnnkit.model import Dense, Softmax
 
 SHAPES = {

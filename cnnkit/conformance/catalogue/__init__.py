@@ -10,7 +10,7 @@ from cnnkit.conformance.case import Case
 @cache
 def all_cases() -> tuple[Case, ...]:
     """Every case. Ids are unique."""
-    from cnnkit.conformance.cases import (
+    from cnnkit.conformance.catalogue import (
         activations,
         company,
         conduct,

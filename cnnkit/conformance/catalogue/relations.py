@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from cnnkit.arrays import Array, Images, Parameters
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.cases.material import (
+from cnnkit.conformance.catalogue.material import (
     CONVNET,
     CONVNET_SHAPE,
     TANHNET,

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnkit.arrays import Images
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.cases.material import (
+from cnnkit.conformance.catalogue.material import (
     CONVNET,
     TANHNET,
     Body,

@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnkit.arrays import dtype_of
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.cases.material import (
+from cnnkit.conformance.catalogue.material import (
     TANHNET,
     TANHNET_SHAPE,
     Body,

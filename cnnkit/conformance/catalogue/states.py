@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnkit.arrays import Array
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.cases.material import (
+from cnnkit.conformance.catalogue.material import (
     check_output,
     check_state,
     copied_state,

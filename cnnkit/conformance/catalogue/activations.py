@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case
-from cnnkit.conformance.cases.probes import drawn_gradient_case, predict_case, probe_case, uniform
+from cnnkit.conformance.catalogue.probes import drawn_gradient_case, predict_case, probe_case, uniform
 from cnnkit.model import Conv2D, Dense, Flatten, Layer, MaxPool2D, ReLU, Rescale, Sigmoid, Softmax, Tanh
 
 LAYERS: dict[str, Layer] = {"relu": ReLU(), "tanh": Tanh(), "sigmoid": Sigmoid()}

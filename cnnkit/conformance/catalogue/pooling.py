@@ -13,7 +13,7 @@ import numpy as np
 
 from cnnkit.arrays import dtype_of
 from cnnkit.conformance.case import Case, drawn_case, question_case
-from cnnkit.conformance.cases.probes import distinct, drawn_gradient_case, predict_case, probe_case, uniform
+from cnnkit.conformance.catalogue.probes import distinct, drawn_gradient_case, predict_case, probe_case, uniform
 from cnnkit.conformance.question import Question, draw_labels, draw_parameters
 from cnnkit.model import AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, Model, ReLU, Softmax
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cnnkit.arrays import dtype_of
 from cnnkit.conformance.case import Case, drawn_case, question_case
-from cnnkit.conformance.cases.probes import predict_case
+from cnnkit.conformance.catalogue.probes import predict_case
 from cnnkit.conformance.measure import Numbers
 from cnnkit.conformance.question import Question
 from cnnkit.conformance.subject import Subject

@@ -17,7 +17,7 @@ import numpy as np
 
 from cnnkit.arrays import Array, Images
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.cases.material import (
+from cnnkit.conformance.catalogue.material import (
     CONVNET,
     CONVNET_SHAPE,
     check_output,

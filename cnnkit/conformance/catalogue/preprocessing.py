@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case, question_case
-from cnnkit.conformance.cases.probes import drawn_gradient_case, predict_case, predict_question, probe_case, uniform
+from cnnkit.conformance.catalogue.probes import drawn_gradient_case, predict_case, predict_question, probe_case, uniform
 from cnnkit.conformance.features import features_of
 from cnnkit.conformance.question import Question, draw
 from cnnkit.conformance.subject import Subject

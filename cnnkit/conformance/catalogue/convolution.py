@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case
-from cnnkit.conformance.cases.probes import drawn_gradient_case, predict_case, predict_question, probe_case, uniform
+from cnnkit.conformance.catalogue.probes import drawn_gradient_case, predict_case, predict_question, probe_case, uniform
 from cnnkit.conformance.question import draw
 from cnnkit.conformance.subject import Subject
 from cnnkit.model import Conv2D, Dense, Flatten, Softmax

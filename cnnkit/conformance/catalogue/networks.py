@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.cases.material import check_output, start, take_steps, trial
+from cnnkit.conformance.catalogue.material import check_output, start, take_steps, trial
 from cnnkit.conformance.explore import explored_cases
 from cnnkit.conformance.question import Question
 from cnnkit.conformance.subject import Subject

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cnnkit.backend import EpochTotals
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.cases.material import (
+from cnnkit.conformance.catalogue.material import (
     Body,
     check_gradients,
     check_output,

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnkit.arrays import Array, Images, Labels
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.cases.material import (
+from cnnkit.conformance.catalogue.material import (
     TANHNET_SHAPE,
     Body,
     check_gradients,
