@@ -69,18 +69,11 @@ def test_the_level_is_what_the_ledger_claims_unless_another_is_asked_for():
     assert {case.case.level for case in cases("inference-only", "training")} == {"inference", "training"}
 
 
-def test_the_function_is_called_cases_even_after_the_package_of_that_name_is_imported():
-    import cnnkit.conformance.catalogue.dense  # noqa: F401 - what this is about
-
-    assert conformance.catalogue is cases
-    assert callable(cases)
-
-
 def test_neither_pytest_nor_an_engine_is_imported(plugin_folder):
     code = textwrap.dedent("""
         import sys
         import cnnkit.conformance
-        found = cnnkit.conformance.catalogue("loopback")
+        found = cnnkit.conformance.cases("loopback")
         cnnkit.conformance.check(found[0]) if "check" in sys.argv else None
         cnnkit.conformance.run
         print(*sorted({"pytest", "_pytest", "cnnkit_numpy"} & set(sys.modules)))
