@@ -9,7 +9,6 @@ from unittest import SkipTest
 
 import pytest
 
-from cnnkit import conformance
 from cnnkit.conformance import BoundCase, ConformanceFailure, cases, check, suite
 from cnnkit.conformance.selection import suite_cases
 from cnnkit.errors import BackendNotFound, OptionError
