@@ -286,6 +286,7 @@ def _failure(group: Sequence[CaseResult], backend: str) -> list[str]:
 
 def _end_of(line: str) -> str:
     """A line that fits; of a long path the end says most."""
+    line = _visible(line)
     return line if len(line) <= WIDTH - 4 else f"...{line[7 - WIDTH :]}"
 
 
@@ -295,5 +296,10 @@ def _is_ours(line: str) -> bool:
     return any(mark in line for mark in ours)
 
 
+def _visible(text: str) -> str:
+    """What an engine or a file says, with the characters spelt out that would move or colour a terminal's."""
+    return re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+
+
 def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    return textwrap.wrap(_visible(text), WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)

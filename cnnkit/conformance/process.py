@@ -22,23 +22,29 @@ _START = (
 )
 
 
-class Ended(Exception):
-    """The worker crashed, or was killed because it gave no answer in time.
+class Lost(Exception):
+    """The worker gave no answer that can be used.
 
-    `error` is the name of the signal, `exit code N`, or `timeout`; `printed` is the end of what it wrote.
+    `error` says in a word or two what came instead, and `traceback` is what there is to be read about it.
     """
 
-    def __init__(self, stage: Literal["crash", "timeout"], error: str, message: str, printed: str) -> None:
+    def __init__(self, stage: Literal["crash", "timeout"], error: str, message: str, traceback: str) -> None:
         super().__init__(message)
-        self.stage, self.error, self.printed = stage, error, printed
+        self.stage, self.error, self.traceback = stage, error, traceback
 
 
-class SuiteFault(Exception):
-    """Something went wrong in the worker that is none of the backend's doing. `traceback` says where."""
+class Ended(Lost):
+    """The worker crashed, or was killed because it gave no answer in time.
+
+    `error` is the name of the signal, `exit code N`, or `timeout`; `traceback` is the end of what it wrote.
+    """
+
+
+class SuiteFault(Lost):
+    """Something went wrong in the suite's own part of the worker. `traceback` says where."""
 
     def __init__(self, message: str, traceback: str) -> None:
-        super().__init__(message)
-        self.traceback = traceback
+        super().__init__("crash", "SuiteFault", message, traceback)
 
 
 class WorkerProcess:
@@ -53,8 +59,11 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=self._printed,
             encoding="utf-8",
+            errors="backslashreplace",
             start_new_session=os.name == "posix",  # so that it can be killed with all that it has started
         )
+        self._asked = 0
+        self._over = False
         self._answers: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, name="answers", daemon=True)
         self._reader.start()
@@ -66,24 +75,38 @@ class WorkerProcess:
         self._answers.put("")
 
     def ask(self, time_limit: float, /, **request: Any) -> dict[str, Any]:
-        """The answer to a request. Raises `Ended` where none came within `time_limit` seconds."""
+        """The answer to a request. Raises `Ended` where none came within `time_limit` seconds, or else `SuiteFault`."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        self._asked += 1
         self._mark = os.fstat(self._printed.fileno()).st_size
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(json.dumps({"number": self._asked, **request}) + "\n")
             self._process.stdin.flush()
         except OSError as error:
             raise self._ended() from error
-        line = self._wait_for_answer(time_limit)
-        if not line.endswith("\n"):
-            raise self._ended()
-        answer: dict[str, Any] = json.loads(line)
+        deadline = time.monotonic() + time_limit
+        while True:
+            line = self._next_line(deadline, time_limit)
+            if not line.endswith("\n"):
+                raise self._ended()
+            answer = self._understood(line)
+            if answer.pop("number", None) == self._asked:  # a copy of the worker, forked by an engine, answers again
+                break
         if "fault" in answer:
             raise SuiteFault(f"the suite itself failed to {request['ask']}: {answer['fault']}", answer["traceback"])
         return answer
 
-    def _wait_for_answer(self, time_limit: float) -> str:
-        deadline = time.monotonic() + time_limit
+    def _understood(self, line: str) -> dict[str, Any]:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict):
+            return answer
+        self.kill()
+        raise Ended("crash", "no answer", "the process wrote among its answers what is none", self._tail())
+
+    def _next_line(self, deadline: float, time_limit: float) -> str:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 return self._answers.get(timeout=min(left, 0.5))
@@ -102,8 +125,9 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             code = 0  # it has closed its end of the pipe, and only looks alive
+        self.kill()
         if code < 0:
-            error = signal.Signals(-code).name
+            error = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
             return Ended("crash", error, f"the process was ended by {error}", self._tail())
         return Ended("crash", f"exit code {code}", f"the process ended itself with exit code {code}", self._tail())
 
@@ -113,13 +137,13 @@ class WorkerProcess:
         return self._printed.read().decode("utf-8", "replace").strip()
 
     def kill(self) -> None:
-        """End it at once, with everything that it has started."""
-        if self._process.poll() is None:
-            if os.name == "posix":
-                with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
-                    os.killpg(self._process.pid, signal.SIGKILL)
-            else:
-                self._process.kill()
+        """End it at once, with everything that it has started and that may still be there when it is gone."""
+        if not self._over and os.name == "posix":
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing of it is left to be ended
+                os.killpg(self._process.pid, signal.SIGKILL)
+        elif self._process.poll() is None:
+            self._process.kill()
+        self._over = True  # its number may be another's before long
         self._process.wait()
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ from cnnkit.conformance.case import Case
 from cnnkit.conformance.explore import case_by_id
 from cnnkit.conformance.judging import Verdict, judge
 from cnnkit.conformance.question import Ask, Question, expected_answer
+from cnnkit.conformance.selection import shortened
 from cnnkit.conformance.shrink import Refuses, is_fair, shrink
 from cnnkit.conformance.subject import Stage
 from cnnkit.errors import CnnkitError, OptionError
@@ -90,7 +91,7 @@ def save_failure(
         precision,
         backend_name,
         verdict.stage,
-        verdict.message,
+        shortened(verdict.message),
         "" if case is None else case.claim,
         verdict.units,
     )
@@ -112,7 +113,7 @@ def _with_question(repro: Repro, verdict: Verdict, backend: Backend, refuses: Re
     if verdict.stage == "compare":
         question = shrink(question, backend, refuses)
         again = _ask(repro, question, backend, refuses)
-    return replace(repro, question=question, message=again.message, units=again.units)
+    return replace(repro, question=question, message=shortened(again.message), units=again.units)
 
 
 def _as_read(question: Question) -> Question | None:

@@ -18,7 +18,7 @@ from cnnkit import plugins
 from cnnkit.conformance import SUITE_VERSION, ledger
 from cnnkit.conformance.case import Level
 from cnnkit.conformance.ledger import Ledger
-from cnnkit.conformance.process import Ended, SuiteFault, WorkerProcess
+from cnnkit.conformance.process import Ended, Lost, SuiteFault, WorkerProcess
 from cnnkit.conformance.report import CaseResult, Report, reasons_for_red
 from cnnkit.conformance.selection import (
     PRECISIONS,
@@ -204,8 +204,8 @@ class _Conductor:
         assert self.worker is not None  # noqa: S101 - it has just been started
         try:
             self.loaded = self.worker.ask(3 * LOAD_LIMIT, **self._start_request())
-        except Ended as ended:
-            self.loaded = {"ready": False, **_lost("the plugin was loaded", ended)}
+        except Lost as lost:
+            self.loaded = {"ready": False, **_without_answer("the plugin was loaded", lost)}
             self.close()
 
     def _read_ledger(self) -> None:
@@ -255,8 +255,8 @@ class _Conductor:
                 self.worker = WorkerProcess()
                 self.worker.ask(3 * LOAD_LIMIT, **self._start_request())
             answer = self.worker.ask(LOAD_LIMIT, ask="create", precision=precision)
-        except Ended as ended:
-            answer = {"ready": False, **_lost("the backend was created", ended)}
+        except Lost as lost:
+            answer = {"ready": False, **_without_answer("the backend was created", lost)}
             self.close()
         if answer["ready"]:
             self.there.add(precision)
@@ -281,12 +281,12 @@ class _Conductor:
         limit, begin = self.settings.time_limit, time.monotonic()
         try:
             found = self.worker.ask(limit, ask="judge", case=case.id, precision=precision, time_limit=limit)
-        except Ended as ended:
+        except Lost as lost:  # a fault of the suite too: an engine may have broken what the two of them share
             self.close()
             self.crashes += 1
             seconds = time.monotonic() - begin
-            lost = _lost("the case was tried", ended)
-            return tried(pair, {"outcome": "failed", "stage": ended.stage, "seconds": seconds, **lost})
+            answer = _without_answer("the case was tried", lost)
+            return tried(pair, {"outcome": "failed", "stage": lost.stage, "seconds": seconds, **answer})
         self.crashes = 0
         return tried(pair, found)
 
@@ -308,7 +308,9 @@ class _Conductor:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self.worker is not None:
-                path = self.worker.ask(LOAD_LIMIT, ask="save", folder=str(folder))["path"]
+                # The engine may have gone to another folder.
+                saved = self.worker.ask(LOAD_LIMIT, ask="save", folder=str(folder.absolute()))["path"]
+                path = str(folder / Path(saved).name)
             else:
                 path = str(_save_without_backend(folder, self.settings.name, result))
         except (OSError, SuiteFault) as error:
@@ -361,8 +363,8 @@ class _Conductor:
         return [f"{says} {ledger.only_predicts(self.ledger.path)}"]
 
 
-def _lost(doing: str, ended: Ended) -> dict[str, Any]:
-    return {"message": f"While {doing}, {ended}.", "error": ended.error, "traceback": ended.printed}
+def _without_answer(doing: str, lost: Lost) -> dict[str, Any]:
+    return {"message": f"While {doing}, {lost}.", "error": lost.error, "traceback": lost.traceback}
 
 
 def _save_without_backend(folder: Path, name: str, result: CaseResult) -> Path:

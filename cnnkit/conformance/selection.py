@@ -81,9 +81,24 @@ def untried(pair: Pair) -> CaseResult:
     return tried(pair, {"outcome": "not-run"})
 
 
+LONGEST = 2000
+"""So many characters of a message are kept."""
+
+
+def shortened(text: str) -> str:
+    """What an engine says, without the middle if it says too much to be read."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST - 500]} ... ({len(text):,} characters in all) ... {text[-400:]}"
+
+
 def tried(pair: Pair, found: Mapping[str, Any]) -> CaseResult:
     """What the report says of a case after `found`, the fields of its verdict."""
     case, precision = pair
+    trace = found.get("traceback", "")
+    if len(trace) > 10 * LONGEST:
+        trace = f"{trace[: 8 * LONGEST]}\n...\n{trace[-LONGEST:]}"
+    found = {**found, "message": shortened(found.get("message", "")), "traceback": trace}
     features = {*case.features, *([f"precision.{precision}"] if precision != "float32" else [])}
     known = {"id": case.id, "precision": precision, "claim": case.claim, "level": case.level}
     stage = {"stage": "refuse"} if found.get("error") == "TrainingNotSupported" else {}

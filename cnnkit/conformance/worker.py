@@ -1,23 +1,23 @@
 """The process in which a backend is judged: it may print, hang or crash, and the runner goes on.
 
-One JSON object a line each way. The requests are `start`, `create`, `judge` and `save`; each is answered once, in order.
-Engines print and read as they like: what were the standard input and output of this process belongs to the protocol
-alone, and anything printed goes to the standard error.
+One JSON object a line each way. The requests are `start`, `create`, `judge` and `save`; each is answered once, in order
+and with its number. Engines print and read as they like: what were the standard input and output of this process belongs
+to the protocol alone, and anything printed goes to the standard error.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import io
-import json
 import os
 import queue
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from json import dumps, loads  # the functions themselves: an engine may put others in their place
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cnnkit import plugins
 from cnnkit._probing import describe, unavailable
@@ -32,7 +32,10 @@ from cnnkit.errors import BackendUnavailable, CnnkitError, OptionError
 class Worker:
     """One backend, and the answers to requests about it."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: TextIO | None = None) -> None:
+        self.notes = sys.stderr if notes is None else notes
+        """Where it is written how a case hangs."""
+        self.process = os.getpid()
         self.name = ""
         self.device: str | None = None
         self.options: dict[str, Any] = {}
@@ -48,7 +51,7 @@ class Worker:
             "judge": self.judge,
             "save": self.save,
         }
-        return handlers[request["ask"]](**{key: value for key, value in request.items() if key != "ask"})
+        return handlers[request["ask"]](**{key: request[key] for key in request.keys() - {"ask", "number"}})
 
     def start(self, name: str, device: str | None, options: dict[str, Any], explore: int, seed: int) -> dict[str, Any]:
         """Load the plugin and probe it: whether it is ready, where its ledger is, what it runs on."""
@@ -58,8 +61,9 @@ class Worker:
         ledger, problem = None, ""
         try:
             ledger = plugins.deviations(name)
-        except BackendUnavailable as error:
-            problem = "" if not status.ready else str(error)
+        except BaseException as error:  # noqa: BLE001 - as in `judge`
+            known = isinstance(error, BackendUnavailable)
+            problem = "" if not status.ready else str(error) if known else f"cnnkit_deviations: {in_words(error)[0]}"
         return {
             "ready": status.ready,
             "message": "" if status.ready else str(unavailable(status)),
@@ -72,10 +76,10 @@ class Worker:
 
     def create(self, precision: str) -> dict[str, Any]:
         """Create the backend in a precision; what is refused beforehand is not even tried."""
-        refused = refused_precision(self.name, self.device, precision)
-        if refused:
-            return {"ready": False, "refused": True, "message": refused, "error": ""}
         try:
+            refused = refused_precision(self.name, self.device, precision)
+            if refused:
+                return {"ready": False, "refused": True, "message": refused, "error": ""}
             self.backends[precision] = plugins.get_backend(self.name, self.device, precision, **self.options)
         except CnnkitError as error:
             return {
@@ -86,22 +90,29 @@ class Worker:
                 "error": type(error).__name__,
             }
         except BaseException as error:  # noqa: BLE001 - as in `judge`
-            return {"ready": False, "message": describe(error), "error": type(error).__name__}
+            message, kind = in_words(error)
+            return {"ready": False, "message": message, "error": kind}
         return {"ready": True}
 
     def judge(self, case: str, precision: str, time_limit: float) -> dict[str, Any]:
         """Try one case. Where it hangs is written to the standard error shortly before the runner loses patience."""
         tried, backend = self.cases[case], self.backends[precision]
-        faulthandler.dump_traceback_later(0.9 * time_limit, exit=False, file=sys.__stderr__ or sys.stderr)
+        faulthandler.dump_traceback_later(0.9 * time_limit, exit=False, file=self.notes)
         try:
             verdict = judge(tried, backend, precision, refuses(self.name, self.device, precision))
-        except KeyboardInterrupt as error:  # no key was pressed here, for the worker does not hear it: an engine raised it
-            message, kind = describe(error), type(error).__name__
+        except BaseException as error:  # noqa: BLE001 - an engine raised it, for no key is heard here, or it has no text
+            message, kind = in_words(error)
             verdict = Verdict("failed", 0.0, None, "run", message, kind, traceback.format_exc())
         finally:
+            self.leave_if_forked()  # a child would wait for the thread that dumps, which it does not have
             faulthandler.cancel_dump_traceback_later()
         self.last = (case, precision, verdict)
         return {name: value for name, value in vars(verdict).items() if name != "question"}
+
+    def leave_if_forked(self) -> None:
+        """End the copy of this process that an engine has forked and let return: the parent answers."""
+        if os.getpid() != self.process:
+            os._exit(0)
 
     def save(self, folder: str) -> dict[str, Any]:
         """Write the file that repeats the case judged last."""
@@ -127,18 +138,30 @@ class Worker:
 def main() -> None:
     """Answer requests until there are no more."""
     requests, answers = _take_over_standard_streams()
-    faulthandler.enable(all_threads=False)
-    worker = Worker()
+    notes = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")  # an engine may close the other one
+    faulthandler.enable(notes, all_threads=False)
+    worker = Worker(notes)
     while (line := requests.get()) is not None:
+        request = loads(line)
         try:
-            answer = worker.answer(json.loads(line))
+            answer = worker.answer(request)
         except BaseException as error:  # noqa: BLE001 - the runner has to hear of a fault of the suite itself
-            answer = {"fault": describe(error), "traceback": traceback.format_exc()}
-        answers.write(json.dumps(answer) + "\n")
+            answer = {"fault": in_words(error)[0], "traceback": traceback.format_exc()}
+        worker.leave_if_forked()
+        answers.write(dumps({"number": request["number"], **answer}) + "\n")
         answers.flush()
     # Threads and exit handlers of an engine are not waited for: all answers have been given.
-    sys.stderr.flush()
     os._exit(0)
+
+
+def in_words(error: BaseException) -> tuple[str, str]:
+    """What an exception says, on one line, and its class; of one that cannot be put into words at least the class."""
+    try:
+        return describe(error), type(error).__name__
+    except BaseException:  # noqa: BLE001 - its own __str__ may raise anything
+        while error.__context__ is not None:  # the first one, which could not be described
+            error = error.__context__
+        return f"{type(error).__name__}, whose text cannot be had: its __str__ raises", type(error).__name__
 
 
 def _take_over_standard_streams() -> tuple[queue.Queue[str | None], io.TextIOWrapper]:

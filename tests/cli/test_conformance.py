@@ -141,6 +141,15 @@ def test_a_crash_shows_what_was_printed_last_and_where_the_backend_was(cnnkit):
     assert "  printed last:\n    compiling (7,)\n    the engine says goodbye\n" in done.out
 
 
+def test_what_an_engine_says_does_not_colour_or_flood_the_terminal(cnnkit):
+    options = ["--precision", "float32", "--only", WIDE]
+    done = cnnkit("conformance", "unruly", *options, "--set", "does=colours")
+    assert r"  found  RuntimeError: \x1b[31mred\x00\x07" in done.out.splitlines()
+    done = cnnkit("conformance", "unruly", *options, "--set", "does=says-too-much")
+    assert "(5,000,014 characters in all)" in " ".join(done.out.split())
+    assert len(done.out.splitlines()) < 70
+
+
 def test_a_hang_is_ended_after_the_time_limit(cnnkit):
     options = ["--precision", "float32", "--time-limit", "1s", "--out", "x"]
     done = cnnkit("conformance", "sleeping", "--only", ONE_FEATURE, *options)

@@ -1,5 +1,7 @@
 """Running the suite on the little distributions of tests/plugins: whatever a backend does, there is a report."""
 
+from pathlib import Path
+
 import pytest
 
 import cnnkit
@@ -124,6 +126,66 @@ def test_crashes_with_answers_between_them_are_not_in_a_row(monkeypatch):
     report = run("crashing", only=FORWARD)  # two crashes in each precision
     assert report.counts["failed"] == 6
     assert set(outcomes(report, "float64")) == {name.removeprefix("dense.forward.") for name in FORWARD}
+
+
+@pytest.mark.parametrize("deed", ["closes-streams", "leaves-a-child"])
+def test_what_a_guest_does_to_its_process_is_no_failure_if_its_answers_are_right(deed):
+    report = run("unruly", only=FORWARD[:2], precisions=["float32"], options={"does": deed})
+    assert outcomes(report) == {"square": "passed", "wide": "passed"}
+
+
+@pytest.mark.parametrize(
+    ("deed", "stage", "error", "says"),
+    [
+        ("cannot-say", "run", "Speechless", "Speechless, whose text cannot be had: its __str__ raises"),
+        ("interrupts", "run", "KeyboardInterrupt", "KeyboardInterrupt"),
+        ("goes-elsewhere", "run", "RuntimeError", "RuntimeError: gone"),
+    ],
+)
+def test_whatever_a_program_raises_is_the_finding_of_its_case(tmp_path, monkeypatch, deed, stage, error, says):
+    monkeypatch.chdir(tmp_path)
+    report = run("unruly", only=FORWARD[:2], precisions=["float32"], options={"does": deed}, folder="failures")
+    assert [(case.stage, case.error, case.message) for case in report.failures] == [(stage, error, says)] * 2
+    assert all(Path(case.repro).is_file() for case in report.failures)
+    assert {Path(case.repro).parent for case in report.failures} == {Path("failures")}
+
+
+def test_of_a_message_without_end_the_report_and_the_file_keep_what_can_be_read(tmp_path):
+    options = {"does": "says-too-much"}
+    [failure] = run("unruly", only=[WIDE], precisions=["float32"], options=options, folder=tmp_path).failures
+    assert failure.message.startswith("RuntimeError: xxx")
+    assert "(5,000,014 characters in all)" in failure.message
+    assert len(failure.message) < 2500
+    assert len(failure.traceback) < 25_000
+    assert Path(failure.repro).stat().st_size < 20_000
+
+
+def test_what_broke_the_suite_itself_in_its_process_is_told_at_its_case_and_the_run_goes_on(monkeypatch):
+    monkeypatch.setattr(runner.WorkerProcess, "ask", _asked_for_a_case_that_is_not_there(runner.WorkerProcess.ask))
+    report = run("loopback", only=FORWARD[:2], precisions=["float32"])
+    assert outcomes(report) == {"square": "failed", "wide": "passed"}
+    [failure] = report.failures
+    assert (failure.stage, failure.error) == ("crash", "SuiteFault")
+    assert "While the case was tried, the suite itself failed to judge: KeyError" in failure.message
+    assert "in judge" in failure.traceback
+
+
+def _asked_for_a_case_that_is_not_there(ask):
+    def changed(self, limit, /, **request):
+        return ask(self, limit, **request | ({"case": "no.such"} if request.get("case", "").endswith("square") else {}))
+
+    return changed
+
+
+@pytest.mark.parametrize("hook", ["supports", "deviations"])
+def test_a_hook_that_interrupts_is_a_fault_of_the_plugin(monkeypatch, hook):
+    monkeypatch.setenv("UNRULY_INTERRUPTS", hook)
+    report = run("unruly", only=[WIDE], precisions=["float32"], options={"does": "leaves-a-child"})
+    if hook == "supports":
+        [failure] = report.failures
+        assert (failure.stage, failure.message) == ("load", "KeyboardInterrupt")
+    else:
+        assert report.ledger_problems == ("cnnkit_deviations: KeyboardInterrupt",)
 
 
 def test_a_backend_that_cannot_be_made_in_one_precision_fails_there_and_is_judged_in_the_other():

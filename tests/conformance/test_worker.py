@@ -72,7 +72,7 @@ def test_a_segmentation_fault_is_named_and_shows_where_the_backend_was(worker):
     with pytest.raises(Ended, match="the process was ended by SIGSEGV") as ended:
         judge(worker("crashing"), WIDE)
     assert (ended.value.stage, ended.value.error) == ("crash", "SIGSEGV")
-    assert "cnnkit_crashing" in ended.value.printed
+    assert "cnnkit_crashing" in ended.value.traceback
 
 
 def test_a_process_that_ends_itself_leaves_its_exit_code_and_its_last_words(worker):
@@ -81,7 +81,7 @@ def test_a_process_that_ends_itself_leaves_its_exit_code_and_its_last_words(work
     with pytest.raises(Ended, match="ended itself with exit code 3") as ended:
         judge(process, DEEP)
     assert (ended.value.stage, ended.value.error) == ("crash", "exit code 3")
-    assert ended.value.printed == "compiling (7,)\nthe engine says goodbye"  # and nothing of the case before
+    assert ended.value.traceback == "compiling (7,)\nthe engine says goodbye"  # and nothing of the case before
 
 
 def test_a_hang_is_ended_in_time_and_shows_where_the_backend_was(worker):
@@ -91,8 +91,57 @@ def test_a_hang_is_ended_in_time_and_shows_where_the_backend_was(worker):
         judge(process, ONE_FEATURE, limit=1)
     assert 1 <= time.monotonic() - begin < 5
     assert (ended.value.stage, ended.value.error) == ("timeout", "timeout")
-    assert "cnnkit_sleeping" in ended.value.printed
-    assert "in predict" in ended.value.printed
+    assert "cnnkit_sleeping" in ended.value.traceback
+    assert "in predict" in ended.value.traceback
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no signals on Windows")
+def test_a_signal_without_a_name_is_told_by_its_number(worker):
+    with pytest.raises(Ended, match=rf"was ended by signal {signal.SIGRTMIN + 6}"):
+        judge(worker("unruly", does="nameless-signal"), WIDE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing forks on Windows")
+def test_a_forked_copy_of_the_process_answers_for_no_case_but_its_own(worker):
+    process = worker("unruly", does="forks-and-returns")
+    outputs = [judge(process, case)["outcome"] for case in (SQUARE, WIDE)]
+    with pytest.raises(SuiteFault, match=r"KeyError: 'no\.such\.case'"):
+        judge(process, "no.such.case")
+    assert outputs == ["passed", "passed"]
+    deadline = time.monotonic() + 10
+    while len(_members(process)) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _members(process) == [process._process.pid]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing forks on Windows")
+def test_what_a_process_has_started_ends_with_it(worker):
+    process = worker("unruly", does="leaves-a-child")
+    judge(process, SQUARE)
+    assert len(_members(process)) == 2
+    begin = time.monotonic()
+    process.close()
+    assert time.monotonic() - begin < 1.5
+    assert _members(process) == []
+
+
+def _members(process):
+    """The processes that live in the session of a worker."""
+    listed = subprocess.run(["ps", "-eo", "pid,sid,stat"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    return [int(pid) for pid, session, state in rows if int(session) == process._process.pid and state[0] != "Z"]
+
+
+def test_what_is_no_answer_ends_the_process(worker):
+    process = worker("loopback")
+    process._answers.put("passed, honestly\n")
+    with pytest.raises(Ended, match="the process wrote among its answers what is none") as ended:
+        judge(process, SQUARE)
+    assert ended.value.stage == "crash"
+
+
+def test_an_engine_that_replaces_what_the_answers_are_written_with_changes_none(worker):
+    assert judge(worker("unruly", does="replaces-dumps"), SQUARE)["outcome"] == "passed"
 
 
 def test_a_process_that_is_gone_does_not_answer(worker):
