@@ -12,14 +12,14 @@
     error = 5200.0                             # the units seen; at any other stage the exception's class, as text
     reason = "The engine lets every maximum of a tie win"
     issue = "https://example.org/engine/issues/123"
-    expires = 2027-01-31
+    expiry = 2027-01-31
 
     [[deviation]]
     feature = "optimizer.adamw"                # a refusal, for every case that needs the feature
     kind = "refuses"
     reason = "Not written yet"
     issue = "https://example.org/plugin/issues/4"
-    expires = 2027-01-31
+    expiry = 2027-01-31
 
 It is strict: whatever in it is wrong, out of date or no longer true is a problem, and a problem turns the run red.
 """
@@ -68,7 +68,7 @@ class Deviation(BaseModel):
     error: float | str | None = None
     reason: str
     issue: str
-    expires: date
+    expiry: date
 
     @model_validator(mode="after")
     def _is_whole(self) -> Deviation:
@@ -94,7 +94,7 @@ class Deviation(BaseModel):
     @property
     def expired(self) -> bool:
         """Whether it no longer holds today."""
-        return self.expires < date.today()  # noqa: DTZ011 - the calendar on the reader's wall is meant
+        return self.expiry < date.today()  # noqa: DTZ011 - the calendar on the reader's wall is meant
 
     def is_needed_by(self, result: CaseResult) -> bool:
         """Whether a case needs the feature that it names."""
@@ -144,7 +144,7 @@ class Ledger:
         entry = self.entry_for(result)
         if entry is None or result.outcome == "not-run":
             return result, ""
-        excused = {"reason": entry.reason, "issue": entry.issue, "expires": entry.expires}
+        excused = {"reason": entry.reason, "issue": entry.issue, "expiry": entry.expiry}
         if result.outcome == "passed":
             return result, "" if entry.feature else self._says(entry, "it passes. Remove the entry")
         if entry.kind == "refuses":
@@ -248,7 +248,7 @@ def _static_problems(path: Path, entries: Sequence[Deviation], cases: Sequence[C
         if entry.feature is not None and entry.feature not in features:
             found.append("the suite has no such feature. Correct or remove the entry")
         if entry.expired:
-            found.append(f"it expired on {entry.expires}. Repair the backend, or say anew until when it may deviate")
+            found.append(f"it expired on {entry.expiry}. Repair the backend, or say anew until when it may deviate")
         if not entry.reason.strip():
             found.append("it has no reason. Write in `reason` why the backend deviates")
         if not _is_url(entry.issue):
@@ -353,7 +353,7 @@ def _new_entry(result: CaseResult) -> Deviation:
         error=error,
         reason="",
         issue="",
-        expires=date.today() + EXPIRES_IN,  # noqa: DTZ011 - as in `expired`
+        expiry=date.today() + EXPIRES_IN,  # noqa: DTZ011 - as in `expired`
     )
 
 

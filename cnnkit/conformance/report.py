@@ -63,7 +63,7 @@ class CaseResult(_Record):
     repro: Said | None = Field(None, description="The file that `cnnkit repro` replays")
     reason: Said = Field("", description="Why it may deviate: the ledger's words")
     issue: str = Field("", description="Where the deviation is followed up: the ledger's words")
-    expires: date | None = Field(None, description="The last day on which it may deviate")
+    expiry: date | None = Field(None, description="The last day on which it may deviate")
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ ENTRY = {
     "error": "5200.0",
     "reason": '"The engine adds one"',
     "issue": '"https://example.org/1"',
-    "expires": "2999-12-31",
+    "expiry": "2999-12-31",
 }
 REFUSAL = {"kind": '"refuses"', "stage": None, "error": None}
 
@@ -105,9 +105,9 @@ def test_a_right_ledger_has_no_problems(read):
         ({"stage": '"later"'}, r"stage input should be 'load', 'refuse',"),
         ({"kind": '"skip"'}, r"kind input should be 'fails' or 'refuses'"),
         ({"kind": '"refuses"', "error": None}, r'kind = "refuses" has the stage refuse, or none'),
-        ({"expires": '"2999-12-31"'}, r"expires input should be a valid date"),
-        ({"expires": None}, r"expires field required"),
-        ({"expires": "2020-01-01"}, r"conv.one\[float32\]: it expired on 2020-01-01\. Repair the backend"),
+        ({"expiry": '"2999-12-31"'}, r"expiry input should be a valid date"),
+        ({"expiry": None}, r"expiry field required"),
+        ({"expiry": "2020-01-01"}, r"conv.one\[float32\]: it expired on 2020-01-01\. Repair the backend"),
         ({"reason": '" "'}, r"conv.one\[float32\]: it has no reason\. Write in `reason`"),
         ({"reason": None}, r"entry 1, conv.one\[float32\]: reason field required"),
         ({"issue": '""'}, r"its issue is '', which is no URL\. Write in `issue`"),
@@ -170,7 +170,7 @@ def test_a_failure_as_the_ledger_says_deviates_with_the_words_of_the_ledger(read
     found, problem = read(entry()).apply(result(**WRONG))
     assert problem == ""
     assert (found.outcome, found.reason, found.issue) == ("deviates", "The engine adds one", "https://example.org/1")
-    assert (found.expires, found.message, found.units) == (date(2999, 12, 31), WRONG["message"], 5000.0)
+    assert (found.expiry, found.message, found.units) == (date(2999, 12, 31), WRONG["message"], 5000.0)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +221,14 @@ def test_an_entry_is_for_one_precision(read):
 
 
 def test_an_expired_entry_excuses_nothing(read):
-    for found in (read(entry(expires="2020-01-01")), read(entry(expires="2020-01-01", **REFUSAL))):
+    for found in (read(entry(expiry="2020-01-01")), read(entry(expiry="2020-01-01", **REFUSAL))):
         kept, _ = found.apply(result(**(REFUSED if "refuses" in str(found.deviations) else WRONG)))
         assert kept.outcome == "failed"
 
 
 def test_an_entry_holds_on_its_last_day(read):
-    assert read(entry(expires=TODAY.isoformat())).problems == ()
-    assert len(read(entry(expires=(TODAY - timedelta(days=1)).isoformat())).problems) == 1
+    assert read(entry(expiry=TODAY.isoformat())).problems == ()
+    assert len(read(entry(expiry=(TODAY - timedelta(days=1)).isoformat())).problems) == 1
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_an_update_adds_what_fails_without_a_reason_so_that_the_run_stays_red(re
         result("conv.two[float32]", stage="crash", error="SIGSEGV"),
         result("conv.two[float64]", outcome="passed"),
     )
-    new = {"reason": "", "issue": "", "expires": TODAY + timedelta(days=90)}
+    new = {"reason": "", "issue": "", "expiry": TODAY + timedelta(days=90)}
     assert after["deviation"] == [
         {"case": "conv.one[float32]", "kind": "fails", "stage": "compare", "error": 5235.0, **new},
         {"case": "conv.one[float64]", "kind": "refuses", "stage": "refuse", "error": "UnsupportedModel", **new},
@@ -330,9 +330,9 @@ def test_a_failure_of_another_kind_takes_the_reason_away(read):
 
 
 def test_an_update_leaves_the_date_of_an_expired_entry_to_somebody(read):
-    changes, after = rewritten(read(entry(expires="2020-01-01")), result(**WRONG))
+    changes, after = rewritten(read(entry(expiry="2020-01-01")), result(**WRONG))
     assert (changes, len(after["deviation"])) == ([], 1)
-    assert after["deviation"][0]["expires"] == date(2020, 1, 1)
+    assert after["deviation"][0]["expiry"] == date(2020, 1, 1)
     assert after["deviation"][0]["reason"] == "The engine adds one"
 
 
@@ -355,7 +355,7 @@ def test_there_must_be_a_ledger_to_update_and_nothing_in_it_may_get_lost(read):
         ledger.require_writable("mine", ledger.read(None, CASES))
     with pytest.raises(OptionError, match=r"would be lost\. .*oops is no key of an entry"):
         ledger.require_writable("mine", read(entry(oops="1")))
-    ledger.require_writable("mine", read(entry(expires="2020-01-01")))
+    ledger.require_writable("mine", read(entry(expiry="2020-01-01")))
 
 
 def test_a_ledger_that_is_not_there_yet_is_made(tmp_path):

@@ -62,7 +62,7 @@ DEVIATES = case(
     message="output[0] is nan; expected 1",
     reason="All of a tie win",
     issue="https://example.org/engine/issues/7",
-    expires=date(2027, 1, 31),
+    expiry=date(2027, 1, 31),
     features=("pool.max",),
 )
 LEFT_OUT = case("network.small", "not-run", level="training", features=("dense", "training"))
@@ -219,7 +219,7 @@ def test_what_is_written_is_what_the_schema_says(make):
         lambda data: data["cases"][0].update(units="NaN"),
         lambda data: data["cases"][0].update(units=-1),
         lambda data: data["cases"][0].pop("claim"),
-        lambda data: data["cases"][0].update(expires="soon", extra=1),
+        lambda data: data["cases"][0].update(expiry="soon", extra=1),
     ],
 )
 def test_the_schema_refuses_what_is_no_report(change):

@@ -96,7 +96,7 @@ def _why_skipped(case: CaseResult) -> str:
         case.reason,
         case.message,
         f"({case.issue})" if case.issue else "",
-        f"Until {case.expires}" if case.expires else "",
+        f"Until {case.expiry}" if case.expiry else "",
     ]
     why = " ".join(part for part in parts if part)
     return clipped(f"{said[case.outcome]}{f': {why}' if why else ''}", MESSAGE_LIMIT)

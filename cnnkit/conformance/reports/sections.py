@@ -162,14 +162,14 @@ def _grouped(title: str, cases: Sequence[CaseResult], unsaid: str) -> str:
     for case in cases:
         # "layers[3] needs conv2d.dilation: ..." is one refusal, wherever the layer stands.
         why = case.reason or case.message.partition(" needs ")[2] or case.message
-        groups.setdefault((why, case.issue, str(case.expires or "")), []).append(case)
+        groups.setdefault((why, case.issue, str(case.expiry or "")), []).append(case)
     rows = []
-    for (why, issue, expires), found in groups.items():
+    for (why, issue, expiry), found in groups.items():
         followed = f"<small>{link(issue)}</small>" if issue else ""
         names = "".join(f"<li>{name(case.name)}</li>" for case in found)
         which = folded(cases_in_words(len(found)), f"<ul>{names}</ul>") if len(found) > 1 else name(found[0].name)
         reason = e(clipped(why, MESSAGE_LIMIT)) or unsaid
-        rows.append([f"{reason}{followed}", f'<span class="whole">{e(expires) or "no date"}</span>', which])
+        rows.append([f"{reason}{followed}", f'<span class="whole">{e(expiry) or "no date"}</span>', which])
     return table(f"{title}: {cases_in_words(len(cases))}", ["Reason", "Until", "Case"], rows, "exceptions")
 
 
