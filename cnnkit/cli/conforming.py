@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -80,6 +81,11 @@ def conformance(
         if path.is_dir() or not path.parent.is_dir():
             what = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
             raise OptionError(f"--{form} {path} cannot be written: {what}. Give the path of a file in a folder.")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise OptionError(f"--{form} {path} cannot be written: it is not allowed. Give another path.")
+        same = [other for other, there in files.items() if there.absolute() == path.absolute() and other != form]
+        if same:
+            raise OptionError(f"--{form} and --{same[0]} name the same file, {path}. Give each a file of its own.")
     with _progress() as listener:
         report, found_ledger = conduct(
             Settings(
@@ -99,11 +105,11 @@ def conformance(
                 needs_ledger=update_ledger,
             )
         )
-    _write(report, files)
     if json_ == "-":
         sys.stdout.write(reports.to_json(report).rstrip("\n") + "\n")
     else:
         common.console.print("\n".join(summary(report, partly=bool(only))), soft_wrap=True)
+    _write(report, files)  # after the summary, which is not to be lost with them
     if update_ledger:
         _update(found_ledger, report)
     if not (report.green or (only and all_selected_passed(report))):
@@ -188,7 +194,14 @@ def summary(report: Report, *, partly: bool = False) -> list[str]:
     if report.reasons and not (partly and all_selected_passed(report)):
         lines += ["", "Why it is red:"]
         lines += [line for reason in report.reasons for line in _wrapped(reason, "  - ", "    ")]
-    return [*lines, "", *_wrapped(_verdict(report, partly=partly))]
+    return [*lines, "", *_wrapped(_counted_apart(report)), *_wrapped(_verdict(report, partly=partly))]
+
+
+def _counted_apart(report: Report) -> str:
+    """What stands between a green backend and one that can do everything."""
+    refused, deviates = report.counts["refused"], report.counts["deviates"]
+    found = [f"{_count(refused)} refused"] * bool(refused) + [f"{_count(deviates)} deviating"] * bool(deviates)
+    return f"Declared beforehand, and counted apart: {', '.join(found)}." if found and report.green else ""
 
 
 def _count(cases: int) -> str:

@@ -26,6 +26,7 @@ It is strict: whatever in it is wrong, out of date or no longer true is a proble
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ LEDGER_FORMAT: Final = 1
 GROWTH: Final = 2.0
 """An error may become this many times what the ledger says before it counts as another one."""
 EXPIRES_IN: Final = timedelta(days=90)
+LARGEST: Final = 10_000_000
+"""Bytes: no ledger is so large."""
 
 HOOK = """\
     @hookimpl
@@ -89,7 +92,7 @@ class Deviation(BaseModel):
     @property
     def subject(self) -> str:
         """What it is about."""
-        return self.case or f"feature {self.feature}"
+        return f"feature {self.feature}" if self.case is None else self.case or "a case without a name"
 
     @property
     def expired(self) -> bool:
@@ -177,13 +180,13 @@ def read(path: Path | None, cases: Iterable[Case]) -> Ledger:
     if path is None:
         return Ledger()
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(_text(path))
     except FileNotFoundError:
         what = (
             f"cnnkit_deviations names this file, but there is none. Create it with the line: version = {LEDGER_FORMAT}"
         )
         return Ledger(path, problems=(_sentence(path, "", what),))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         problem = _sentence(path, "", f"it cannot be read: {error}. Repair the file")
         return Ledger(path, problems=(problem,), damaged=True)
     problems: list[str] = []
@@ -194,10 +197,20 @@ def read(path: Path | None, cases: Iterable[Case]) -> Ledger:
     return Ledger(path, level, tuple(deviations), tuple(problems), damaged)
 
 
+def _text(path: Path) -> str:
+    """What is in the file. Raises `OSError` too for what would never end, such as a pipe."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is no regular file")
+    if status.st_size > LARGEST:
+        raise OSError(f"it has {status.st_size:,} bytes, and a ledger at most {LARGEST:,}")
+    return path.read_text(encoding="utf-8")
+
+
 def _read_top(path: Path, found: Mapping[str, Any], problems: list[str]) -> Level | None:
     unknown = sorted(found.keys() - {"version", "level", "deviation"})
     problems += [_sentence(path, "", f"it has the unknown key {key}. Remove it") for key in unknown]
-    if found.get("version") != LEDGER_FORMAT or isinstance(found.get("version"), bool):
+    if found.get("version") != LEDGER_FORMAT or type(found["version"]) is not int:
         what = (
             f"version is {found.get('version')!r}; expected {LEDGER_FORMAT}. Write version = {LEDGER_FORMAT} at the top"
         )
@@ -339,7 +352,8 @@ def update(ledger: Ledger, results: Sequence[CaseResult], cases: Iterable[Case])
             changes.append(f"added {result.name}: {kept[-1].kind} at the stage {result.stage}")
     top = {"version": LEDGER_FORMAT, **({} if ledger.level is None else {"level": ledger.level})}
     tables = [entry.model_dump(exclude_none=True) for entry in kept]
-    write_whole(ledger.path, tomli_w.dumps({**top, **({"deviation": tables} if tables else {})}).encode())
+    if changes or not ledger.path.exists():  # else it is as somebody has written it, comments and all
+        write_whole(ledger.path, tomli_w.dumps({**top, **({"deviation": tables} if tables else {})}).encode())
     return changes
 
 

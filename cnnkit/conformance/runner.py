@@ -39,6 +39,9 @@ from cnnkit.errors import BackendOptionError, OptionError
 LOAD_LIMIT: Final = 60.0
 """Seconds in which a plugin is loaded, and in which a backend is created: importing an engine takes its time."""
 
+LONGEST: Final = 86_400
+"""Seconds that may be asked for: a day. Timers of the operating system end somewhere."""
+
 CRASHES_IN_A_ROW: Final = 5
 """After so many crashes or hangs, one after the other, the rest is not tried."""
 
@@ -72,8 +75,8 @@ class Settings:
         object.__setattr__(self, "level", check_level(self.level))
         object.__setattr__(self, "precisions", check_precisions(self.precisions))
         for what, seconds in (("budget", self.budget), ("time_limit", self.time_limit)):
-            if seconds is not None and not 0 < seconds < float("inf"):
-                raise OptionError(f"{what} is {seconds!r}; expected seconds, more than 0.")
+            if seconds is not None and not 0 < seconds <= LONGEST:
+                raise OptionError(f"{what} is {seconds!r}; expected seconds, more than 0 and at most {LONGEST:,}.")
         if self.explore < 0:
             raise OptionError(f"explore is {self.explore!r}; expected a number of models, 0 or more.")
         try:

@@ -41,13 +41,21 @@ def pairs(cases: Iterable[Case], level: Level, precisions: Sequence[str]) -> lis
 
 
 def selected(found: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
-    """Those of `found` whose id matches one of the glob `patterns`. `OptionError` for a pattern that matches none."""
+    """Those of `found` that one of the `patterns` names. `OptionError` for a pattern that names none.
+
+    A pattern is a glob for the id, or a case in one precision as reports write it: `dense.forward.wide[float32]`.
+    """
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(case.id, pattern) for case, _ in found):
+        if not any(_is_named(pair, pattern) for pair in found):
             raise OptionError(
                 f"no case is called '{pattern}' at this level; expected an id, or a pattern such as 'conv2d.*'."
             )
-    return [pair for pair in found if any(fnmatch.fnmatchcase(pair[0].id, pattern) for pattern in patterns)]
+    return [pair for pair in found if any(_is_named(pair, pattern) for pattern in patterns)]
+
+
+def _is_named(pair: Pair, pattern: str) -> bool:
+    case, precision = pair
+    return fnmatch.fnmatchcase(case.id, pattern) or pattern == f"{case.id}[{precision}]"
 
 
 def covering_order(found: Sequence[Pair]) -> list[Pair]:

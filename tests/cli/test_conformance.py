@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import xml.etree.ElementTree as ET
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ def test_a_selection_that_passes_is_no_failure_but_not_green_either(cnnkit):
         (["numpy", "--time-limit", "0"], "--time-limit is '0'; expected a time"),
         (["numpy", "--only", "nothing.*"], "no case is called 'nothing.*'"),
         (["numpy", "--html", "no/such/folder.html"], "there is no folder no/such"),
+        (["numpy", "--html", "a", "--json", "./a"], "name the same file, a. Give each a file of its own."),
         (["numpy", "--junit", "."], "it is a folder"),
         (["loopback", "--update-ledger"], "the plugin of 'loopback' has no ledger to update. Add this hook"),
     ],
@@ -148,6 +150,30 @@ def test_what_an_engine_says_does_not_colour_or_flood_the_terminal(cnnkit):
     done = cnnkit("conformance", "unruly", *options, "--set", "does=says-too-much")
     assert "(5,000,014 characters in all)" in " ".join(done.out.split())
     assert len(done.out.splitlines()) < 70
+
+
+def test_where_a_file_cannot_be_written_the_summary_has_been_printed(cnnkit):
+    done = cnnkit("conformance", "numpy", "--only", WIDE, "--precision", "float32", "--html", os.devnull)
+    assert done.code == 1
+    assert "PARTIAL: nothing failed" in done.out
+    assert f"error: {os.devnull} cannot be written" in done.err
+
+
+def test_what_is_declared_beforehand_is_told_with_a_green_verdict():
+    cases = list(map(tried, pairs(suite_cases(), "inference", ("float32",)), repeat({"outcome": "passed"})))
+    lines = summary(_report(cases))
+    assert lines[-1].startswith("GREEN")
+    assert "Declared beforehand" not in "\n".join(lines)
+    cases[0] = cases[0].model_copy(update={"outcome": "refused"})
+    cases[1:3] = [case.model_copy(update={"outcome": "deviates"}) for case in cases[1:3]]
+    lines = summary(_report(cases))
+    assert lines[-2] == "Declared beforehand, and counted apart: 1 case refused, 2 cases deviating."
+    assert lines[-1].startswith("GREEN")
+
+
+def _report(cases):
+    known = {"suite": "1.0", "backend": "mine", "level": "inference", "precisions": ("float32",)}
+    return Report(**known, started="2026-01-01", seconds=1.0, versions={}, cases=tuple(cases), verdict="green")
 
 
 def test_a_hang_is_ended_after_the_time_limit(cnnkit):

@@ -1,5 +1,6 @@
 """The ledger: what it may say, what it makes of results, and how it is rewritten."""
 
+import os
 import tomllib
 from datetime import date, timedelta
 
@@ -129,6 +130,8 @@ def test_what_is_wrong_in_an_entry_is_one_sentence_with_file_entry_and_fix(read,
         ("", r"version is None; expected 1\. Write version = 1 at the top\.$"),
         ("version = 2\n", r"version is 2; expected 1"),
         ("version = true\n", r"version is True; expected 1"),
+        ("version = 1.0\n", r"version is 1\.0; expected 1"),
+        (f"version = 1\nx = {'[' * 5000}\n", r"cannot be read: .*Repair the file"),
         ("version = 1\nlevel = 'some'\n", r'level is \'some\'; expected "inference" or "training"'),
         ("version = 1\nexpected = []\n", r"unknown key expected\. Remove it"),
         ("version = 1\n[deviation]\n", r"Write each as \[\[deviation\]\]"),
@@ -148,6 +151,25 @@ def test_a_file_that_is_no_text_or_not_there_is_a_problem(tmp_path):
     assert "there is none. Create it with the line: version = 1." in ledger.read(path, CASES).problems[0]
     path.write_bytes(b"\xff\xfe")
     assert "it cannot be read: " in ledger.read(path, CASES).problems[0]
+    with path.open("wb") as file:
+        file.truncate(20_000_000)
+    assert "it has 20,000,000 bytes, and a ledger at most 10,000,000" in ledger.read(path, CASES).problems[0]
+
+
+def test_a_folder_or_what_never_ends_is_no_ledger(tmp_path):
+    endless = tmp_path / "pipe"
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(endless)
+    else:
+        endless.mkdir()
+    for path in (tmp_path, endless):
+        found = ledger.read(path, CASES)
+        assert found.problems == (f"{path}: it cannot be read: it is no regular file. Repair the file.",)
+        assert found.damaged
+
+
+def test_a_case_without_a_name_is_not_taken_for_a_feature(read):
+    assert "a case without a name: the suite has no such case" in read(entry(case='""')).problems[0]
 
 
 def test_two_entries_for_one_case_are_a_problem_and_so_are_two_for_one_feature(read):
@@ -356,6 +378,12 @@ def test_there_must_be_a_ledger_to_update_and_nothing_in_it_may_get_lost(read):
     with pytest.raises(OptionError, match=r"would be lost\. .*oops is no key of an entry"):
         ledger.require_writable("mine", read(entry(oops="1")))
     ledger.require_writable("mine", read(entry(expiry="2020-01-01")))
+
+
+def test_a_ledger_in_which_nothing_changes_keeps_the_comments_of_its_author(read):
+    found = read(entry(), "# a note to ourselves\n")
+    assert rewritten(found, result(**WRONG))[0] == []
+    assert found.path.read_text(encoding="utf-8").endswith("# a note to ourselves\n")
 
 
 def test_a_ledger_that_is_not_there_yet_is_made(tmp_path):

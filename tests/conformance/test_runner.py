@@ -264,6 +264,7 @@ def test_a_wrong_option_is_an_error_and_no_finding():
         ({"precisions": "float32"}, "precisions is 'float32'; expected a list"),
         ({"budget": 0}, "budget is 0; expected seconds, more than 0"),
         ({"time_limit": -1.0}, "time_limit is -1.0; expected seconds"),
+        ({"time_limit": 1e11}, "time_limit is .*; expected seconds, more than 0 and at most 86,400"),
         ({"explore": -1}, "explore is -1; expected a number of models"),
         ({"only": ["dense.*", "danse.*"]}, r"no case is called 'danse\.\*' at this level"),
         ({"options": {"threads": object()}}, "expected texts, numbers, true and false"),
@@ -309,7 +310,7 @@ def test_a_ledger_that_says_what_is_not_so_turns_the_run_red(tmp_path, monkeypat
     path = tmp_path / "other.toml"
     path.write_text(
         'version = 1\n[[deviation]]\ncase = "dense.forward.square[float32]"\nkind = "fails"\nstage = "compare"\n'
-        'error = 3e5\nreason = "r"\nissue = "https://example.org/1"\nexpires = 2999-01-01\n'
+        'error = 3e5\nreason = "r"\nissue = "https://example.org/1"\nexpiry = 2999-01-01\n'
     )
     monkeypatch.setenv("DEVIATING_LEDGER", str(path))
     report = run("deviating", only=FORWARD)
@@ -436,6 +437,7 @@ def test_a_pattern_selects_by_id():
         "a.three 32",
         "b.one 32",
     ]
+    assert names(selected(pairs(CASES, "inference", ["float32", "float64"]), ["b.one[float64]"])) == ["b.one 64"]
     with pytest.raises(OptionError, match=r"no case is called 'b\.two' at this level"):
         selected(pairs(CASES, "inference", ["float32"]), ["b.two"])
 

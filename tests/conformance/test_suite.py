@@ -139,7 +139,7 @@ def test_a_declared_refusal_is_skipped_with_its_reason():
 def test_a_deviation_that_passes_is_a_failure(tmp_path, monkeypatch):
     text = (
         'version = 1\n[[deviation]]\ncase = "dense.forward.square[float32]"\nkind = "fails"\nstage = "compare"\n'
-        'error = 3e5\nreason = "r"\nissue = "https://example.org/1"\nexpires = 2999-01-01\n'
+        'error = 3e5\nreason = "r"\nissue = "https://example.org/1"\nexpiry = 2999-01-01\n'
     )
     path = tmp_path / "conformance.toml"
     path.write_text(text)
@@ -194,7 +194,7 @@ def test_too_little_is_left_to_run_where_the_ledger_refuses_what_is_essential(tm
     path = tmp_path / "conformance.toml"
     path.write_text(
         'version = 1\n[[deviation]]\nfeature = "pool.max"\nkind = "refuses"\n'
-        'reason = "r"\nissue = "https://example.org/1"\nexpires = 2999-01-01\n'
+        'reason = "r"\nissue = "https://example.org/1"\nexpiry = 2999-01-01\n'
     )
     monkeypatch.setenv("DEVIATING_LEDGER", str(path))
     check(find("deviating", "suite.ledger"))
