@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import typer
@@ -15,11 +15,17 @@ from cnnkit import plugins
 from cnnkit.arrays import Parameters, dtype_of
 from cnnkit.cli import common
 from cnnkit.datasets import load_dataset
-from cnnkit.errors import BackendUnavailable, OptionError
+from cnnkit.errors import BackendUnavailable, CnnkitError, OptionError
 from cnnkit.model import Model
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
 from cnnkit.presets import preset_names
+
+if TYPE_CHECKING:
+    from cnnkit.conformance.judging import Verdict
+
+REPLAY_LIMIT: Final = 120.0
+"""Seconds in which an engine is imported and answers once."""
 
 ModelArgument = Annotated[str, typer.Argument(help="A preset (see `cnnkit models`), a model file, or a run folder.")]
 
@@ -264,18 +270,17 @@ def repro(
     set_: common.SetOption = None,
     json_: common.JsonOption = False,
 ) -> None:
-    """Replay a failure of the conformance suite on any backend. Exit code 0 if it passes, 1 if it fails."""
+    """Replay a failure of the conformance suite on any backend. Exit code 0 if it passes, 1 if it fails.
+
+    As in the suite, the backend runs in a process of its own: one that crashes or hangs has failed.
+    """
     from cnnkit.conformance import repro as repro_
     from cnnkit.conformance.measure import THRESHOLD
 
     failure = repro_.load(file)
     precision = precision or failure.precision
     choice = common.backend_choice(backend) or failure.backend
-    engine = plugins.get_backend(choice, device, precision, **common.backend_options(set_))
-    assert engine.selection is not None  # noqa: S101 - get_backend has made it
-    name = engine.selection.name
-    refuses = partial(plugins.unsupported, name, device=device, precision=precision)
-    verdict = repro_.replay(failure, engine, refuses, precision)
+    name, verdict = _replayed(file, choice, device, precision, common.backend_options(set_))
     if json_:
         common.print_json(
             {
@@ -303,6 +308,33 @@ def repro(
         common.console.print(table)
     if verdict.outcome != "passed":
         raise typer.Exit(1)
+
+
+def _replayed(
+    file: Path, backend: str | list[str], device: str | None, precision: str, options: dict[str, Any]
+) -> tuple[str, Verdict]:
+    """The backend that was asked again, and its answer."""
+    from cnnkit.conformance.judging import Verdict
+    from cnnkit.conformance.process import Lost, WorkerProcess
+
+    names = [backend] if isinstance(backend, str) else backend
+    for name in names:
+        if name not in plugins.backend_names():
+            plugins.status(name)  # raises the error that says which there are
+    dtype_of(precision)
+    request = {"file": str(file), "backend": backend, "device": device, "precision": precision, "options": options}
+    worker = WorkerProcess()
+    try:
+        found = worker.ask(REPLAY_LIMIT, ask="replay", **request)
+    except Lost as lost:
+        if lost.traceback:
+            common.notes.print(lost.traceback, soft_wrap=True)
+        return ", ".join(names), Verdict("failed", 0.0, None, lost.stage, f"{lost}", lost.error, lost.traceback)
+    finally:
+        worker.close()
+    if "raised" in found:
+        raise (OptionError if found["wrong_use"] else CnnkitError)(found["raised"])
+    return found.pop("backend"), Verdict(**found)
 
 
 def _question_in_words(question: Any) -> str:

@@ -1,7 +1,7 @@
 """The process in which a backend is judged: it may print, hang or crash, and the runner goes on.
 
-One JSON object a line each way. The requests are `start`, `create`, `judge` and `save`; each is answered once, in order
-and with its number. Engines print and read as they like: what were the standard input and output of this process belongs
+One JSON object a line each way. The requests are `start`, `create`, `judge` and `save`, or `replay` alone; each is
+answered once, in order and with its number. Engines print and read as they like: what were the standard input and output of this process belongs
 to the protocol alone, and anything printed goes to the standard error.
 """
 
@@ -25,7 +25,7 @@ from cnnkit.backend import Backend
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.judging import Verdict, judge
 from cnnkit.conformance.refusals import refused_precision, refuses
-from cnnkit.conformance.selection import suite_cases
+from cnnkit.conformance.selection import shortened, suite_cases
 from cnnkit.errors import BackendUnavailable, CnnkitError, OptionError
 
 
@@ -50,6 +50,7 @@ class Worker:
             "create": self.create,
             "judge": self.judge,
             "save": self.save,
+            "replay": self.replay,
         }
         return handlers[request["ask"]](**{key: request[key] for key in request.keys() - {"ask", "number"}})
 
@@ -130,6 +131,28 @@ class Worker:
             verdict=verdict,
         )
         return {"path": str(path)}
+
+    def replay(
+        self, file: str, backend: str | list[str], device: str | None, precision: str, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Ask a backend what failed once, and say of it which one it was and what came back."""
+        from cnnkit.conformance.repro import load, replay
+
+        name = ""
+        try:
+            engine = plugins.get_backend(backend, device, precision, **options)
+            assert engine.selection is not None  # noqa: S101 - get_backend has made it
+            name = engine.selection.name
+            verdict = replay(load(Path(file)), engine, refuses(name, device, precision), precision)
+        except CnnkitError as error:
+            return {"raised": str(error), "wrong_use": isinstance(error, OptionError)}
+        except BaseException as error:  # noqa: BLE001 - as in `judge`
+            message, kind = in_words(error)
+            if not name:
+                return {"raised": message, "wrong_use": False}
+            verdict = Verdict("failed", 0.0, None, "run", message, kind, traceback.format_exc())
+        found = {key: value for key, value in vars(verdict).items() if key != "question"}
+        return {"backend": name, **found, "message": shortened(verdict.message)}
 
 
 # ------------------------------------------------------------------------------------------------------------ protocol

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cnnkit import plugins
+from cnnkit.cli import explaining
 from cnnkit.conformance.explore import explored_cases
 from cnnkit.conformance.judging import judge
 from cnnkit.conformance.repro import save_failure
@@ -334,6 +335,29 @@ def test_repro_passes_on_a_right_backend(cnnkit, failure):
     wrong = loaded(cnnkit("repro", failure, "--backend", "wrong", "--set", "threads=1", "--json"), 1)
     assert (wrong["outcome"], wrong["stage"]) == ("failed", "compare")
     assert wrong["units"] > wrong["threshold"]
+
+
+@pytest.mark.parametrize(
+    ("deed", "says"),
+    [
+        ("os._exit(0)", "fails: crash: the process ended itself with exit code 0"),
+        ("print('loud'); os.abort()", "fails: crash: the process was ended by SIGABRT"),
+        ("time.sleep(60)", "fails: timeout: the process gave no answer within 3 s and was killed"),
+        ("raise KeyboardInterrupt", "fails: run: KeyboardInterrupt"),
+    ],
+)
+def test_repro_of_what_takes_the_process_with_it_does_not_pass(cnnkit, failure, installed, monkeypatch, deed, says):
+    monkeypatch.setattr(explaining, "REPLAY_LIMIT", 3.0)
+    program = f"    def compile(self, plan, parameters):\n        import os, time\n        {deed}\n"
+    install(
+        installed,
+        "fatal",
+        WRONG.split("    def compile", 1)[0] + program + "\n@hookimpl" + WRONG.split("@hookimpl", 1)[1],
+    )
+    done = cnnkit("repro", failure, "--backend", "fatal")
+    assert done.code == 1
+    assert says in done.out + done.err
+    assert "Traceback" not in done.err
 
 
 def test_repro_of_a_refusal_does_not_pass(cnnkit, failure, installed):
