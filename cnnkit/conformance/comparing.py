@@ -15,11 +15,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnkit._probing import describe
 from cnnkit.arrays import Images, Labels, Parameters, dtype_of
 from cnnkit.backend import Backend
 from cnnkit.conformance.measure import THRESHOLD, Mismatch, Numbers, compare, roundoff
 from cnnkit.conformance.question import Question, draw_images, draw_labels, draw_parameters, expected_answer
+from cnnkit.conformance.selection import in_words, shortened
 from cnnkit.conformance.shrink import Refuses
 from cnnkit.conformance.subject import Refusal, Subject
 from cnnkit.errors import TrainingNotSupported
@@ -231,8 +231,10 @@ def _answer(subject: Subject, question: Question) -> dict[str, Any] | Cell:
         return Cell("does-not-train", message=str(error))
     except Mismatch as mismatch:
         return Cell("fails", message=str(mismatch))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an engine raises is its answer
-        return Cell("fails", message=describe(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever an engine raises is its answer, a panic too
+        return Cell("fails", message=shortened(in_words(error)[0]))
 
 
 def _cell(answer: dict[str, Any] | Cell, what: str, right: Mapping[str, Numbers], subject: Subject) -> Cell:

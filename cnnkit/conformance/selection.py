@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NoReturn, TypeAlias
 
+from cnnkit._probing import describe
 from cnnkit.arrays import Parameters, dtype_of
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import LEVELS, Case, Level
@@ -98,6 +99,16 @@ def shortened(text: str) -> str:
     if len(text) <= LONGEST:
         return text
     return f"{text[: LONGEST - 500]} ... ({len(text):,} characters in all) ... {text[-400:]}"
+
+
+def in_words(error: BaseException) -> tuple[str, str]:
+    """What an exception says, on one line, and its class; of one that cannot be put into words at least the class."""
+    try:
+        return describe(error), type(error).__name__
+    except BaseException:  # noqa: BLE001 - its own __str__ may raise anything
+        while error.__context__ is not None:  # the first one, which could not be described
+            error = error.__context__
+        return f"{type(error).__name__}, whose text cannot be had: its __str__ raises", type(error).__name__
 
 
 def tried(pair: Pair, found: Mapping[str, Any]) -> CaseResult:

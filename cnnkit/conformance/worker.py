@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cnnkit import plugins
-from cnnkit._probing import describe, unavailable
+from cnnkit._probing import unavailable
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.judging import Verdict, judge
 from cnnkit.conformance.refusals import refused_precision, refuses
-from cnnkit.conformance.selection import shortened, suite_cases
+from cnnkit.conformance.selection import in_words, shortened, suite_cases
 from cnnkit.errors import BackendUnavailable, CnnkitError, OptionError
 
 
@@ -175,16 +175,6 @@ def main() -> None:
         answers.flush()
     # Threads and exit handlers of an engine are not waited for: all answers have been given.
     os._exit(0)
-
-
-def in_words(error: BaseException) -> tuple[str, str]:
-    """What an exception says, on one line, and its class; of one that cannot be put into words at least the class."""
-    try:
-        return describe(error), type(error).__name__
-    except BaseException:  # noqa: BLE001 - its own __str__ may raise anything
-        while error.__context__ is not None:  # the first one, which could not be described
-            error = error.__context__
-        return f"{type(error).__name__}, whose text cannot be had: its __str__ raises", type(error).__name__
 
 
 def _take_over_standard_streams() -> tuple[queue.Queue[str | None], io.TextIOWrapper]:

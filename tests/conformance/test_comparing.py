@@ -186,6 +186,40 @@ def test_a_backend_that_breaks_down_or_breaks_the_contract_is_named(backend, lay
     assert said in row.cells["wrong"].message
 
 
+class Panic(BaseException):
+    pass
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise ValueError("there are no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Panic("too deep"), "Panic: too deep"),
+        (Speechless(), "Speechless, whose text cannot be had"),
+        (ValueError("x" * 5_000_000), "(5,000,012 characters in all)"),
+    ],
+)
+def test_whatever_a_backend_raises_is_its_answer(error, said):
+    found = compare_backends(question_about(MODEL), {"right": right(), "wrong": Raises(error)})
+    cell = found.partings["wrong"].cells["wrong"]
+    assert said in cell.message
+    assert len(cell.message) < 2500
+
+
+class Raises(Crashes):
+    """Raises the error that it is given."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def compile(self, plan, parameters):  # noqa: ARG002 - it looks at nothing that it is given
+        raise self.error
+
+
 def test_a_model_that_is_no_classifier_is_compared_forward():
     model = MODEL.prefix(4)
     found = compare_backends(question_about(model), {"a": right(), "b": NO_TANH})
