@@ -12,6 +12,8 @@ def all_cases() -> tuple[Case, ...]:
     """Every case. Ids are unique."""
     from cnnkit.conformance.catalogue import (
         activations,
+        combinations,
+        combined_training,
         company,
         conduct,
         convolution,
@@ -47,6 +49,8 @@ def all_cases() -> tuple[Case, ...]:
         optimizers,
         epochs,
         states,
+        combinations,
+        combined_training,
         networks,
     )
     cases = tuple(case for module in modules for case in module.CASES)
