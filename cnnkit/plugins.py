@@ -4,7 +4,8 @@ Names come from the entry points of the group `cnnkit.backends`, without an impo
 and a hook is called on that one plugin: whatever is wrong with one never stops a listing or another backend.
 
 For those who write a plugin: `hookimpl`, the hooks in `Hooks`, and the records `Availability` and `Unsupported`.
-For those who use one: `backends`, `status` and `get_backend`.
+For those who use one: `backends`, `status` and `get_backend`. For those who report what went wrong with one: `causes`,
+`describe` and `unavailable`.
 
 Three environment variables are read whenever they are needed: `CNNKIT_BACKEND` is the name, or the chain with commas,
 that is meant where a caller names no backend; `CNNKIT_DISABLE_BACKENDS` lists, with commas, what is not even imported;
@@ -30,6 +31,7 @@ from cnnkit._hooks import (
     Hooks,
     State,
     Unsupported,
+    causes,
     did_you_mean,
     hookimpl,
     hookspec,
@@ -46,6 +48,7 @@ from cnnkit._probing import (
     in_time,
     load,
     probe,
+    unavailable,
 )
 from cnnkit.arrays import dtype_of
 from cnnkit.backend import Backend, Selection
@@ -64,6 +67,8 @@ __all__ = [
     "Unsupported",
     "backend_names",
     "backends",
+    "causes",
+    "describe",
     "deviations",
     "get_backend",
     "hookimpl",
@@ -73,6 +78,7 @@ __all__ = [
     "reject_unknown_options",
     "require_support",
     "status",
+    "unavailable",
     "unsupported",
 ]
 

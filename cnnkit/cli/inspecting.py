@@ -15,7 +15,6 @@ from rich.text import Text
 
 import cnnkit
 from cnnkit import plugins
-from cnnkit._hooks import causes
 from cnnkit.cli import common
 from cnnkit.datasets import Dataset, load_dataset
 from cnnkit.errors import CnnkitError, DataError
@@ -111,7 +110,7 @@ def doctor(
         except Exception as failure:  # noqa: BLE001 - whatever a backend raises is what the user has asked for
             said = str(failure) if isinstance(failure, CnnkitError) else repr(failure)
             error, report["trial"] = failure, f"failed: {said}"
-            report["root_cause"] = repr(causes(failure)[-1])
+            report["root_cause"] = repr(plugins.causes(failure)[-1])
     good = status.ready and error is None
     if json_:
         common.print_json({**report, "ok": good})

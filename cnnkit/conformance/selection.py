@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NoReturn, TypeAlias
 
-from cnnkit._probing import describe
 from cnnkit.arrays import Parameters, dtype_of
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import LEVELS, Case, Level
@@ -15,6 +14,7 @@ from cnnkit.conformance.report import CaseResult
 from cnnkit.errors import OptionError
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
+from cnnkit.plugins import describe
 from cnnkit.state import TrainingState
 
 PRECISIONS = ("float32", "float64")

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cnnkit import plugins
-from cnnkit._probing import unavailable
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.judging import Verdict, judge
@@ -67,7 +66,7 @@ class Worker:
             problem = "" if not status.ready else str(error) if known else f"cnnkit_deviations: {in_words(error)[0]}"
         return {
             "ready": status.ready,
-            "message": "" if status.ready else str(unavailable(status)),
+            "message": "" if status.ready else str(plugins.unavailable(status)),
             "error": type(status.root_cause).__name__ if status.root_cause else status.state,
             "ledger": None if ledger is None else str(ledger),
             "ledger_problem": problem,
