@@ -103,7 +103,7 @@ def _trains(plan: Plan) -> bool:
 
 
 def _needs(plan: Plan, optimizer: Optimizer | None, precision: str) -> list[str]:
-    from cnnkit.conformance.features import features_of
+    from cnnkit.features import features_of
 
     return sorted(features_of(plan, optimizer, precision))
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.question import Ask, Question, draw
 from cnnkit.conformance.subject import Subject
+from cnnkit.features import features_of
 from cnnkit.model import Layer, Model
 
 Level: TypeAlias = Literal["inference", "training"]

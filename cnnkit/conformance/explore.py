@@ -16,9 +16,9 @@ import numpy as np
 
 from cnnkit.arrays import Array, dtype_of, times
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.question import Ask, Question, draw
 from cnnkit.errors import ModelError
+from cnnkit.features import features_of
 from cnnkit.model import (
     AvgPool2D,
     Conv2D,

@@ -12,10 +12,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from cnnkit.arrays import Array, Images, Labels, Parameters, dtype_of
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.measure import THRESHOLD, Numbers, roundoff
 from cnnkit.conformance.oracle import Drawing, forward, gradients
 from cnnkit.conformance.oracle_training import OracleState, take_step, train
+from cnnkit.features import features_of
 from cnnkit.model import Layer, Model
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from cnnkit.conformance.case import LEVELS, Level
-from cnnkit.conformance.features import ESSENTIAL
 from cnnkit.conformance.subject import Stage
+from cnnkit.features import ESSENTIAL
 
 REPORT_FORMAT = 1
 

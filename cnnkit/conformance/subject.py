@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from cnnkit.arrays import Array, Images, Labels, Parameters, dtype_of
 from cnnkit.backend import Backend, EpochTotals, Program, TrainingProgram
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.measure import Mismatch, Numbers, compare
 from cnnkit.conformance.question import Question, expected_answer, state_answer
 from cnnkit.errors import UnsupportedModel
+from cnnkit.features import features_of
 from cnnkit.model import Model
 from cnnkit.optimizers import SGD, Optimizer
 from cnnkit.plan import Plan

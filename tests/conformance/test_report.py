@@ -5,8 +5,8 @@ import math
 import pydantic
 import pytest
 
-from cnnkit.conformance.features import ESSENTIAL
 from cnnkit.conformance.report import CaseResult, Report, reasons_for_red
+from cnnkit.features import ESSENTIAL
 
 
 def results(outcome, count=1, *, precision="float32", level="inference", features=ESSENTIAL, **fields):

@@ -10,10 +10,10 @@ import numpy as np
 
 from cnnkit.arrays import Array, Parameters, dtype_of
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.measure import Numbers
 from cnnkit.conformance.question import Question, draw, expected_answer, state_answer
 from cnnkit.conformance.subject import Subject, Watched, WatchedTraining
+from cnnkit.features import features_of
 from cnnkit.model import Conv2D, Dense, Flatten, Layer, MaxPool2D, Model, ReLU, Softmax
 from cnnkit.optimizers import Optimizer
 from cnnkit.state import TrainingState

@@ -6,9 +6,9 @@ import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case, question_case
 from cnnkit.conformance.catalogue.probes import drawn_gradient_case, predict_case, predict_question, probe_case, uniform
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.question import Question, draw
 from cnnkit.conformance.subject import Subject
+from cnnkit.features import features_of
 from cnnkit.model import AvgPool2D, Conv2D, Dense, Flatten, Grayscale, Layer, Model, Rescale, Softmax
 
 BYTES = np.arange(256, dtype=np.uint8)

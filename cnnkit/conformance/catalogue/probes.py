@@ -10,10 +10,10 @@ import numpy as np
 
 from cnnkit.arrays import Array, Labels, dtype_of
 from cnnkit.conformance.case import Case, question_case
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.measure import Numbers
 from cnnkit.conformance.oracle import forward
 from cnnkit.conformance.question import Question, draw, draw_parameters
+from cnnkit.features import features_of
 from cnnkit.model import Conv2D, Dense, Flatten, Layer, Model, Softmax
 
 

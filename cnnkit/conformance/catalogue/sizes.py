@@ -8,9 +8,9 @@ import numpy as np
 
 from cnnkit.conformance.case import Case, drawn_case
 from cnnkit.conformance.catalogue.probes import drawn_gradient_case
-from cnnkit.conformance.features import features_of
 from cnnkit.conformance.question import draw
 from cnnkit.conformance.subject import Subject
+from cnnkit.features import features_of
 from cnnkit.model import (
     AvgPool2D,
     Conv2D,

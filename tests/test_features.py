@@ -17,7 +17,7 @@ from cnnkit import (
     Rescale,
     Softmax,
 )
-from cnnkit.conformance.features import ESSENTIAL, features_of
+from cnnkit.features import ESSENTIAL, features_of
 from cnnkit.optimizers import StepDecay
 
 
