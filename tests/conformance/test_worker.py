@@ -95,7 +95,7 @@ def test_a_hang_is_ended_in_time_and_shows_where_the_backend_was(worker):
     assert "in predict" in ended.value.traceback
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there are no signals on Windows")
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="every signal has a name here")
 def test_a_signal_without_a_name_is_told_by_its_number(worker):
     with pytest.raises(Ended, match=rf"was ended by signal {signal.SIGRTMIN + 6}"):
         judge(worker("unruly", does="nameless-signal"), WIDE)
@@ -123,12 +123,12 @@ def test_what_a_process_has_started_ends_with_it(worker):
 
 
 def _members(process, at_last):
-    """The processes that live in the session of a worker, as soon as there are so many, or after ten seconds."""
+    """The processes that live in the group of a worker, as soon as there are so many, or after ten seconds."""
     deadline = time.monotonic() + 10
     while True:
-        listed = subprocess.run(["ps", "-eo", "pid,sid,stat"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(["ps", "-eo", "pid,pgid,stat"], capture_output=True, text=True, check=True).stdout
         rows = [line.split() for line in listed.splitlines()[1:]]
-        found = [int(pid) for pid, session, state in rows if int(session) == process._process.pid and state[0] != "Z"]
+        found = [int(pid) for pid, group, state in rows if int(group) == process._process.pid and state[0] != "Z"]
         if len(found) == at_last or time.monotonic() > deadline:
             return found
         time.sleep(0.05)
