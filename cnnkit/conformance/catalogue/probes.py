@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cnnkit.arrays import Array, Labels, dtype_of
+from cnnkit.arrays import Array, dtype_of
 from cnnkit.conformance.case import Case, question_case
-from cnnkit.conformance.measure import Numbers
-from cnnkit.conformance.oracle import forward
-from cnnkit.conformance.question import Question, draw, draw_parameters
+from cnnkit.conformance.question import Question, calmed, draw, draw_parameters, unbalanced_labels
 from cnnkit.features import features_of
 from cnnkit.model import Conv2D, Dense, Flatten, Layer, Model, Softmax
 
@@ -50,7 +47,7 @@ def probe_question(layers: list[Layer], numbers: Any, precision: str) -> Questio
     images = np.eye(places, dtype=dtype).reshape(*array.shape[:-1], places)
     parameters = draw_parameters(model, np.random.default_rng(0), precision)
     parameters["0.kernel"] = array.reshape(parameters["0.kernel"].shape)
-    return calmed(Question(model, parameters, images, "gradients", precision, _labels(model, len(images))))
+    return calmed(Question(model, parameters, images, "gradients", precision, unbalanced_labels(model, len(images))))
 
 
 def _probe(layers: list[Layer], shape: tuple[int, ...]) -> Model:
@@ -73,29 +70,6 @@ def _gradient_case(id: str, claim: str, model: Model, make: Callable[[str], Ques
     return Case(id, claim, "training", features, lambda subject: subject.ask(make(subject.precision)))
 
 
-def calmed(question: Question) -> Question:
-    """The same question with scores near 0, and with gradients that do not cancel: faults in the way back show best so.
-
-    The rounding errors of the scores go into the gradient of every score, and from there all the way back. With a small
-    last layer they are so small that a fault of 0.05 % anywhere is many times as large. Of that layer's kernel every
-    class has one sign, and the last class, which is the first label, weighs most, so that the gradients of an image do
-    not cancel where they are summed. No decision of a layer in front of it moves; the last layer has no activation.
-    """
-    last = max(spec.layer for spec in question.plan.parameters)
-    classes = question.plan.classes
-    parameters = dict(question.parameters)
-    kernel = parameters[f"{last}.kernel"]
-    signs = np.array([*[0.25] * (classes - 1), -1.0], kernel.dtype) if classes > 1 else 1
-    parameters[f"{last}.kernel"] = np.abs(kernel) * signs
-    exact = {name: Numbers.exact(array) for name, array in parameters.items()}
-    scores = forward(question.plan, exact, Numbers.exact(question.images)).outputs[-2]
-    factor = 2.0 ** -np.ceil(np.log2(8 * (scores.scale + np.abs(scores.value)).max()))
-    for name, array in parameters.items():
-        if name.startswith(f"{last}."):
-            parameters[name] = (array * factor).astype(array.dtype)
-    return replace(question, parameters=parameters)
-
-
 def drawn_gradient_case(
     id: str,  # noqa: A002 - as in Case
     claim: str,
@@ -106,7 +80,7 @@ def drawn_gradient_case(
 ) -> Case:
     """A case about the gradients of random parameters on random images, `calmed`."""
     model = Model(input_shape=input_shape, layers=layers)
-    labels = _labels(model, batch)
+    labels = unbalanced_labels(model, batch)
     return _gradient_case(
         id,
         claim,
@@ -115,13 +89,6 @@ def drawn_gradient_case(
             draw(layers, input_shape, precision=precision, ask="gradients", batch=batch, labels=labels, **options)
         ),
     )
-
-
-def _labels(model: Model, batch: int) -> Labels:
-    """The last class for every second image and the others in turn, so that the gradients of a batch do not cancel."""
-    last, turn = model.plan().classes - 1, np.arange(batch)
-    labels: Labels = np.where(turn % 2 == 0, last, turn // 2 % max(last, 1))
-    return labels
 
 
 def distinct(shape: tuple[int, ...], seed: int = 0) -> Array:
