@@ -151,6 +151,16 @@ def test_doctor_takes_a_step_on_a_ready_backend(cnnkit):
     assert "ready" in done.out
 
 
+def test_doctor_lets_a_backend_that_only_predicts_predict(cnnkit, plugin_folder, on_path):
+    on_path(plugin_folder)
+    done = cnnkit("doctor", "inference-only")
+    assert done.code == 0
+    assert "one prediction of a small network; the backend does not train" in done.out
+    done = cnnkit("doctor", "null")
+    assert done.code == 1
+    assert "took the loss from" in done.out
+
+
 def test_doctor_of_an_unknown_backend_is_wrong_use(cnnkit):
     done = cnnkit("doctor", "numpi", "--json")
     assert done.code == 2
