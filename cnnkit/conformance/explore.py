@@ -16,7 +16,7 @@ import numpy as np
 
 from cnnkit.arrays import Array, dtype_of, times
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.question import Ask, Question, draw
+from cnnkit.conformance.question import Ask, Question, calmed, draw, unbalanced_labels
 from cnnkit.errors import ModelError
 from cnnkit.features import features_of
 from cnnkit.model import (
@@ -61,10 +61,13 @@ def explored_case(seed: int, number: int) -> Case:
     model, uint8 = _draw_model(rng, learns=ask != "predict")
     optimizer = _draw_optimizer(rng) if ask == "steps" else None
     options = _draw_options(rng, model, optimizer) | {"images": "uint8" if uint8 else "uniform"}
+    if ask == "gradients":
+        options["labels"] = unbalanced_labels(model, options["batch"])
 
     def make(precision: str) -> Question:
         slots = {} if optimizer is None else _draw_slots(model, optimizer, options, precision)
-        return draw(list(model.layers), model.input_shape, precision=precision, ask=ask, slots=slots, **options)
+        question = draw(list(model.layers), model.input_shape, precision=precision, ask=ask, slots=slots, **options)
+        return calmed(question) if ask == "gradients" else question
 
     features = features_of(model.plan(), optimizer)
     return Case(

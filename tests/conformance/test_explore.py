@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cnnkit
-from cnnkit.arrays import Parameters
+from cnnkit.arrays import Images, Labels, Parameters
 from cnnkit.conformance import question
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.explore import case_by_id, explored_cases
@@ -125,3 +125,34 @@ def test_the_claim_says_which_model_it_is() -> None:
     assert isinstance(drawn, Model)
     assert all(f"dense {layer.units}" in claim for layer in dense)
     assert " x ".join(map(str, drawn.input_shape)) in claim
+
+
+@dataclass
+class Enlarged(cnnkit.Backend):
+    """The gradients of convolution kernels are a little too large."""
+
+    right: cnnkit.Backend
+
+    def compile(self, plan: cnnkit.Plan, parameters: Parameters) -> cnnkit.Program:
+        return self.right.compile(plan, parameters)
+
+    def compile_training(
+        self, plan: cnnkit.Plan, state: cnnkit.TrainingState, optimizer: cnnkit.Optimizer
+    ) -> cnnkit.TrainingProgram:
+        program = self.right.compile_training(plan, state, optimizer)
+        gradients = program.gradients
+
+        def enlarged(images: Images, labels: Labels) -> tuple[float, Parameters]:
+            loss, found = gradients(images, labels)
+            return loss, {name: array * array.dtype.type(1 + 5e-4 * (array.ndim == 4)) for name, array in found.items()}
+
+        program.gradients = enlarged  # type: ignore[method-assign] - of this one program
+        return program
+
+
+def test_a_small_fault_in_a_gradient_is_found_in_most_models() -> None:
+    backend = Enlarged(cnnkit.get_backend("numpy"))
+    cases = [case for case in explored_cases(100) if "conv2d" in case.features]
+    verdicts = [judge(case, backend) for case in cases if asked(case).ask == "gradients"]
+    assert len(verdicts) > 10
+    assert sum(verdict.stage == "compare" for verdict in verdicts) > 0.75 * len(verdicts)
