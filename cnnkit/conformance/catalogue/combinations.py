@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -261,4 +261,38 @@ VALUE_CASES = [
     ),
 ]
 
-CASES: list[Case] = [*CONVOLUTION_CASES, *MAX_POOL_CASES, *NEIGHBOR_CASES, *VALUE_CASES]
+# -------------------------------------------------------------------------------------- large and small side by side
+
+
+def _tiny(layer: Conv2D | Dense, shape: tuple[int, ...]) -> Any:
+    """Weights of about 1e-25 on ordinary numbers: an engine that leaves out what is nearly 0 leaves out everything."""
+
+    def make(precision: str) -> Question:
+        question = draw([layer], shape, precision=precision)
+        tiny = {name: (array * 1e-25).astype(array.dtype) for name, array in question.parameters.items()}
+        return replace(question, parameters=tiny)
+
+    return make
+
+
+BRIGHT = np.ones((1, 5, 6, 2))
+BRIGHT[0, 1, 2] = [1e30, 1e15]
+
+SIZE_CASES = [
+    predict_case(
+        "avg-pool.forward.bright-neighbor",
+        "The mean of a window has nothing of a huge pixel beside it, as a running sum would",
+        [AvgPool2D(pool_size=2, strides=1)],
+        BRIGHT,
+    ),
+    question_case(
+        "conv2d.forward.tiny-weights",
+        "Weights of about 1e-25 count as any other",
+        _tiny(Conv2D(filters=3, kernel_size=(2, 3)), (4, 5, 2)),
+    ),
+    question_case(
+        "dense.forward.tiny-weights", "Weights of about 1e-25 count as any other", _tiny(Dense(units=4), (7,))
+    ),
+]
+
+CASES: list[Case] = [*CONVOLUTION_CASES, *MAX_POOL_CASES, *NEIGHBOR_CASES, *VALUE_CASES, *SIZE_CASES]
