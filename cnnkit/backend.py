@@ -111,5 +111,5 @@ class Backend(ABC):
         """A program that trains on from `state`, which is copied."""
         raise TrainingNotSupported(
             f"{type(self).__name__} only predicts, it cannot train (asked to train {plan.model.title} with "
-            f"{type(optimizer).__name__} from step {state.step}). Train on another backend; `cnnkit backends` lists them."
+            f"{type(optimizer).__name__} from step {state.step}). Train on another one: `cnnkit why MODEL --all` says which do."
         )

@@ -121,7 +121,7 @@ class LayerwiseBackend(Backend):
         if self.kernels.cross_entropy is None:
             raise TrainingNotSupported(
                 f"Backend '{self.name}' only predicts: its kernels have no way back and it has no cross_entropy. "
-                "Train on another backend; `cnnkit backends` lists them."
+                "Train on another one: `cnnkit why MODEL --all` says which do."
             )
         plan.require_trainable()
         self._accept(plan)
