@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.catalogue.conduct import LAYOUTS
+from cnnkit.conformance.catalogue.layouts import LAYOUTS
 from cnnkit.conformance.catalogue.material import (
     Body,
     check_gradients,

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from cnnkit.arrays import Images
 from cnnkit.conformance.case import Case
+from cnnkit.conformance.catalogue.layouts import read_only
 from cnnkit.conformance.catalogue.material import (
     CONVNET,
     CONVNET_SHAPE,
-    TANHNET,
-    TANHNET_SHAPE,
     Body,
+    check_epoch,
     check_gradients,
     check_output,
     check_state,
@@ -27,95 +26,14 @@ from cnnkit.conformance.catalogue.material import (
     start,
     take_steps,
     trial,
+    went_on,
 )
 from cnnkit.conformance.question import Question, expected_answer
 from cnnkit.conformance.subject import Subject
 from cnnkit.model import Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, ReLU, Rescale, Sigmoid, Softmax, Tanh
 from cnnkit.optimizers import SGD, Adam
-from cnnkit.state import fresh_state
 
 MOMENTUM = SGD(learning_rate=0.3, momentum=0.9)
-
-
-# --------------------------------------------------------------------------------------------- how images lie in memory
-
-
-def _with_gaps(images: Images) -> Images:
-    wide = np.full([2 * size + 1 for size in images.shape], 99, images.dtype)
-    places = tuple(slice(1, None, 2) for _ in images.shape)
-    wide[places] = images
-    return wide[places]
-
-
-def _backwards(images: Images) -> Images:
-    turned = tuple(slice(None, None, -1) for _ in images.shape)
-    return np.ascontiguousarray(images[turned])[turned]
-
-
-def _read_only(images: Images) -> Images:
-    copy = images.copy()
-    copy.flags.writeable = False
-    return copy
-
-
-def _broadcast(images: Images) -> Images:
-    return np.broadcast_to(images[:1, ..., :1], images.shape)
-
-
-LAYOUTS: dict[str, tuple[str, Callable[[Images], Images]]] = {
-    "fortran": ("in Fortran order", np.asfortranarray),
-    "backwards": ("with negative strides", _backwards),
-    "gaps": ("cut out of a larger array with steps", _with_gaps),
-    "transposed": ("that are a transposed view", lambda images: np.ascontiguousarray(images.T).T),
-    "broadcast": ("with strides of 0", _broadcast),
-    "read-only": ("that are read-only", _read_only),
-    "byte-order": ("in the other byte order", lambda images: images.astype(images.dtype.newbyteorder("S"))),
-    "memory-map": ("in a memory map", lambda images: _read_only(images).view(np.memmap)),
-}
-
-
-def _from_layout(lay: Callable[[Images], Images], *, learn: bool) -> Body:
-    def body(subject: Subject, question: Question) -> None:
-        placed = replace(question, images=lay(question.images))
-        if learn:
-            program = subject.train(question.model, fresh_state(question.parameters, MOMENTUM), MOMENTUM)
-            check_gradients(subject, program, placed)
-        else:
-            check_output(subject, subject.compile(question.model, question.parameters), placed)
-
-    return body
-
-
-LAYOUT_CASES = [
-    case
-    for name, (said, lay) in LAYOUTS.items()
-    for case in (
-        trial(
-            f"v48.images.{name}.predict",
-            f"A program predicts from images {said}",
-            _from_layout(lay, learn=False),
-            batch=3,
-        ),
-        trial(
-            f"v48.images.{name}.bytes",
-            f"A program predicts from uint8 images {said}",
-            _from_layout(lay, learn=False),
-            (Rescale(scale=1 / 255), *CONVNET),
-            CONVNET_SHAPE,
-            images="uint8",
-        ),
-        trial(
-            f"v48.images.{name}.gradients",
-            f"A program learns from images {said}",
-            _from_layout(lay, learn=True),
-            TANHNET,
-            TANHNET_SHAPE,
-            trains=True,
-            batch=3,
-        ),
-    )
-    if not (name == "byte-order" and case.id.endswith("bytes"))
-]
 
 
 # ------------------------------------------------------------------------------------- what was handed over stays as it is
@@ -168,7 +86,8 @@ UNTOUCHED_CASES = [
 
 
 def _fresh_output(subject: Subject, question: Question) -> None:
-    program = subject.compile(question.model, question.parameters)
+    learns = question.optimizer is not None
+    program = start(subject, question) if learns else subject.compile(question.model, question.parameters)
     first = program.predict(question.images)
     kept = first.copy()
     second = program.predict(question.images)
@@ -221,6 +140,13 @@ def _fresh_state(subject: Subject, question: Question) -> None:
 
 FRESH_CASES = [
     trial("v48.fresh.output", "Each prediction is an array of its own", _fresh_output, batch=3),
+    trial(
+        "v48.fresh.output-in-training",
+        "Each prediction of a program that trains is an array of its own",
+        _fresh_output,
+        optimizer=MOMENTUM,
+        batch=3,
+    ),
     trial(
         "v48.fresh.gradients",
         "Gradients are copies: writing into them changes nothing",
@@ -324,7 +250,7 @@ def _swapped_state(subject: Subject, question: Question) -> None:
 
 def _another_mapping_of_state(subject: Subject, question: Question) -> None:
     def other(arrays: Any) -> Any:
-        return MappingProxyType({name: _read_only(array) for name, array in reversed(list(arrays.items()))})
+        return MappingProxyType({name: read_only(array) for name, array in reversed(list(arrays.items()))})
 
     state = question.state
     slots = MappingProxyType({slot: other(arrays) for slot, arrays in reversed(list(state.slots.items()))})
@@ -476,7 +402,49 @@ def _reused_for_training(subject: Subject, question: Question) -> None:
     check_state(subject, program.state(), right, "after steps on arrays that are filled anew for each: ")
 
 
+def _same_images_other_labels(subject: Subject, question: Question) -> None:
+    """The images of the call before, with other labels, in every order of calls: labels belong to the call."""
+    order = np.arange(len(question.images))
+    assert question.labels is not None  # noqa: S101 - questions that learn have labels
+    program = start(subject, question)
+    for turn in range(2):
+        for call in ("gradients", "step", "gradients", "epoch", "step"):
+            labels = np.roll(question.labels, 1) if turn else question.labels
+            asked = went_on(program, replace(question, labels=labels))
+            before = f"in turn {turn + 1}: "
+            program.gradients(asked.images, (labels + 1) % 4)
+            if call == "gradients":
+                check_gradients(subject, program, asked, before)
+            elif call == "step":
+                check_steps(subject, program, asked, before)
+            else:
+                check_epoch(subject, program, asked, order, 4, before)
+
+
+def _same_labels_other_images(subject: Subject, question: Question) -> None:
+    """The labels of the call before, with other images."""
+    program = start(subject, question)
+    for factor in (1, -1, 0.5):
+        asked = replace(question, images=(question.images * factor).astype(question.images.dtype))
+        for check in (check_gradients, check_steps):
+            check(subject, program, went_on(program, asked), f"with images times {factor}: ")
+
+
 AGAIN_CASES = [
+    trial(
+        "conduct.twice.other-labels",
+        "The same images with other labels are learned with those",
+        _same_images_other_labels,
+        optimizer=SGD(learning_rate=0.1),
+        batch=4,
+    ),
+    trial(
+        "conduct.twice.other-images",
+        "Other images with the same labels are learned as what they are",
+        _same_labels_other_images,
+        optimizer=SGD(learning_rate=0.1),
+        batch=4,
+    ),
     trial("v48.buffer.predict", "An array may be filled anew after each prediction", _reused_for_predictions, batch=3),
     trial(
         "v48.buffer.step",
@@ -615,7 +583,6 @@ BATCH_CASES = [
 ]
 
 CASES: list[Case] = [
-    *LAYOUT_CASES,
     *UNTOUCHED_CASES,
     *FRESH_CASES,
     *COPY_CASES,

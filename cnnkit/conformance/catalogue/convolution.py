@@ -67,6 +67,7 @@ SETUPS = {
     "strides.over-image": Setup("strides over the image", _conv(3, (2, 3), strides=(9, 8)), (5, 6, 2)),
     # dilation
     "dilation.2": Setup("dilation 2", _conv(3, (2, 3), dilation=2)),
+    "dilation.1x1-kernel": Setup("dilation and a 1 x 1 kernel", _conv(3, 1, dilation=(2, 3)), (4, 5, 2)),
     "dilation.1x3": Setup("dilation 1 and 3", _conv(3, (3, 2), dilation=(1, 3))),
     "dilation.3x1": Setup("dilation 3 and 1", _conv(3, (2, 3), dilation=(3, 1))),
     "dilation.same": Setup("dilation 2 and same padding", _conv(3, (3, 2), dilation=(2, 3), padding="same")),

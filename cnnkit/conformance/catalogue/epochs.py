@@ -7,24 +7,26 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cnnkit.backend import EpochTotals
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.catalogue.material import (
     Body,
+    check_epoch,
     check_gradients,
     check_output,
     check_state,
     check_steps,
+    check_totals,
+    in_order,
     start,
     trial,
+    went_on,
 )
-from cnnkit.conformance.measure import Numbers
 from cnnkit.conformance.question import Question, expected_answer
-from cnnkit.conformance.subject import Subject, WatchedTraining
+from cnnkit.conformance.subject import Subject
 from cnnkit.model import AvgPool2D, Conv2D, Dense, Dropout, Flatten, Layer, Rescale, Softmax
-from cnnkit.optimizers import SGD, Adam
+from cnnkit.optimizers import SGD, Adam, AdamW
 
 MOMENTUM = SGD(learning_rate=0.3, momentum=0.8)
 
@@ -32,46 +34,9 @@ MOMENTUM = SGD(learning_rate=0.3, momentum=0.8)
 # ---------------------------------------------------------------------------------------------------------------- epochs
 
 
-def _in_order(question: Question, order: Sequence[int] | NDArray[Any], batch_size: int) -> Question:
-    """The steps that an epoch takes, as a question of steps."""
-    places = np.asarray(order, np.int64)
-    assert question.labels is not None  # noqa: S101 - questions that learn have labels
-    return replace(
-        question, images=question.images[places], labels=question.labels[places], batch_size=batch_size, epochs=1
-    )
-
-
-def _check_totals(subject: Subject, totals: EpochTotals, steps: Question, losses: Numbers, before: str = "") -> None:
-    counts = np.array([rows.stop - rows.start for rows in steps.batches()])
-    subject.expect(totals.count == counts.sum(), f"{before}count is {totals.count}; expected {counts.sum()}")
-    total = Numbers((losses.value * counts).sum(), (losses.scale * counts).sum())
-    subject.compare(f"{before}loss_sum", float(totals.loss_sum), total)
-
-
-def _check_epoch(
-    subject: Subject,
-    program: WatchedTraining,
-    question: Question,
-    order: NDArray[Any],
-    batch_size: int,
-    before: str = "",
-) -> None:
-    """Run an epoch and demand that sum, count, step and state are those of its steps."""
-    steps = _in_order(question, order, batch_size)
-    right = expected_answer(steps).numbers
-    assert question.labels is not None  # noqa: S101 - questions that learn have labels
-    totals = program.epoch(question.images, question.labels, order, batch_size)
-    _check_totals(subject, totals, steps, right["losses"], before)
-    state = program.state()
-    done = question.step + len(list(steps.batches()))
-    subject.expect(state.step == done, f"{before}the state has step {state.step}; expected {done}")
-    subject.expect(state.seed == question.seed, f"{before}the state has seed {state.seed}; expected {question.seed}")
-    check_state(subject, state, right, before)
-
-
 def _epoch(order: Any, batch_size: int, dtype: Any = np.int64) -> Body:
     def body(subject: Subject, question: Question) -> None:
-        _check_epoch(subject, start(subject, question), question, np.array(order, dtype), batch_size)
+        check_epoch(subject, start(subject, question), question, np.array(order, dtype), batch_size)
 
     return body
 
@@ -126,6 +91,20 @@ PARTIAL_CASES = [
         optimizer=Adam(learning_rate=0.05),
         batch=7,
     ),
+    *(
+        trial(
+            f"v20.epoch.betas.{name}",
+            "An epoch decays moments by the betas that were asked for",
+            _epoch((6, 2, 0, 1, 5, 3, 4), 3),
+            optimizer=optimizer,
+            batch=7,
+            step=2,
+        )
+        for name, optimizer in {
+            "adam": Adam(learning_rate=0.05, beta_1=0.6, beta_2=0.8, epsilon=0.01),
+            "adamw": AdamW(learning_rate=0.05, beta_1=0.7, beta_2=0.9, epsilon=0.01, weight_decay=0.1),
+        }.items()
+    ),
     trial(
         "v20.epoch.bytes",
         "An epoch of uint8 images is one of their steps",
@@ -157,20 +136,14 @@ def _empty(subject: Subject, question: Question) -> None:
 def _in_pieces(subject: Subject, question: Question) -> None:
     """As `fit` does: the same arrays for every piece, each of whole batches but for the last."""
     order = np.array([6, 2, 0, 1, 5, 3, 4])
-    right = expected_answer(_in_order(question, order, 2)).numbers
+    right = expected_answer(in_order(question, order, 2)).numbers
     assert question.labels is not None  # noqa: S101 - questions that learn have labels
     program = start(subject, question)
     pieces = (order[:2], order[2:6], order[6:])
     totals = [program.epoch(question.images, question.labels, piece, 2) for piece in pieces]
     whole = EpochTotals(sum(float(each.loss_sum) for each in totals), sum(each.count for each in totals))
-    _check_totals(subject, whole, _in_order(question, order, 2), right["losses"], "of all pieces: ")
+    check_totals(subject, whole, in_order(question, order, 2), right["losses"], "of all pieces: ")
     check_state(subject, program.state(), right, "after all pieces: ")
-
-
-def _went_on(program: WatchedTraining, question: Question) -> Question:
-    """The question that starts where the program stands."""
-    state = program.state()
-    return replace(question, parameters=state.parameters, slots=state.slots, step=state.step)
 
 
 def _other_data(subject: Subject, question: Question) -> None:
@@ -178,7 +151,7 @@ def _other_data(subject: Subject, question: Question) -> None:
     order = np.array([2, 0, 1])
     program = start(subject, question)
     assert question.labels is not None  # noqa: S101 - questions that learn have labels
-    _check_epoch(subject, program, question, order, 2, "in the first epoch: ")
+    check_epoch(subject, program, question, order, 2, "in the first epoch: ")
     others = {
         "other images": replace(question, images=-question.images),
         "other labels": replace(question, labels=(question.labels + 1) % 4),
@@ -186,7 +159,7 @@ def _other_data(subject: Subject, question: Question) -> None:
         "fewer images": replace(question, images=question.images[1:], labels=question.labels[1:]),
     }
     for what, other in others.items():
-        _check_epoch(subject, program, _went_on(program, other), order, 2, f"in an epoch of {what}: ")
+        check_epoch(subject, program, went_on(program, other), order, 2, f"in an epoch of {what}: ")
 
 
 def _reused_memory(subject: Subject, question: Question) -> None:
@@ -195,9 +168,9 @@ def _reused_memory(subject: Subject, question: Question) -> None:
     program = start(subject, question)
     for turn in range(4):
         factor = (-1) ** turn * (1 + turn // 2 * 0.25)
-        asked = _went_on(program, question)
+        asked = went_on(program, question)
         asked = replace(asked, images=(question.images * factor).astype(question.images.dtype))
-        _check_epoch(subject, program, asked, order, 2, f"in epoch {turn + 1}, of new arrays: ")
+        check_epoch(subject, program, asked, order, 2, f"in epoch {turn + 1}, of new arrays: ")
         del asked
 
 
@@ -205,12 +178,12 @@ def _between(subject: Subject, question: Question) -> None:
     """Steps, gradients and predictions of other images between two epochs."""
     order = np.array([2, 0, 1])
     program = start(subject, question)
-    _check_epoch(subject, program, question, order, 2, "in the first epoch: ")
-    other = replace(_went_on(program, question), images=-question.images, batch_size=2)
+    check_epoch(subject, program, question, order, 2, "in the first epoch: ")
+    other = replace(went_on(program, question), images=-question.images, batch_size=2)
     check_output(subject, program, other, "the output after an epoch")
     check_gradients(subject, program, other, "after an epoch: ")
     check_steps(subject, program, other, "steps after an epoch: ")
-    _check_epoch(subject, program, _went_on(program, question), order, 2, "in the second epoch: ")
+    check_epoch(subject, program, went_on(program, question), order, 2, "in the second epoch: ")
 
 
 def _strided_data(subject: Subject, question: Question) -> None:
@@ -221,7 +194,7 @@ def _strided_data(subject: Subject, question: Question) -> None:
     for array in (placed.images, placed.labels, order):
         assert array is not None  # noqa: S101 - as above
         array.flags.writeable = False
-    _check_epoch(subject, start(subject, placed), placed, order, 2)
+    check_epoch(subject, start(subject, placed), placed, order, 2)
 
 
 CONDUCT_CASES = [
@@ -304,7 +277,7 @@ def _mask_of_next_step(subject: Subject, question: Question) -> None:
         for call in ("first", "second"):
             check_gradients(subject, program, asked, f"in the {call} call before step {asked.step}: ")
         check_steps(subject, program, asked, f"in step {asked.step}, after gradients: ")
-        asked = _went_on(program, asked)
+        asked = went_on(program, asked)
 
 
 DROPOUT_CASES = [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnnkit.arrays import Array, Parameters, dtype_of
+from cnnkit.backend import EpochTotals
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.measure import Numbers
 from cnnkit.conformance.question import Question, draw, expected_answer, state_answer
@@ -134,6 +136,53 @@ def start(subject: Subject, question: Question) -> WatchedTraining:
     """A program that is about to take the steps of `question`."""
     assert question.optimizer is not None  # noqa: S101 - questions that train have an optimizer
     return subject.train(question.model, question.state, question.optimizer)
+
+
+def went_on(program: WatchedTraining, question: Question) -> Question:
+    """The question that starts where the program stands."""
+    state = program.state()
+    return replace(question, parameters=state.parameters, slots=state.slots, step=state.step)
+
+
+# -------------------------------------------------------------------------------------------------------------- epochs
+
+
+def in_order(question: Question, order: Sequence[int] | NDArray[Any], batch_size: int) -> Question:
+    """The steps that an epoch takes, as a question of steps."""
+    places = np.asarray(order, np.int64)
+    assert question.labels is not None  # noqa: S101 - questions that learn have labels
+    return replace(
+        question, images=question.images[places], labels=question.labels[places], batch_size=batch_size, epochs=1
+    )
+
+
+def check_totals(subject: Subject, totals: EpochTotals, steps: Question, losses: Numbers, before: str = "") -> None:
+    """Demand that an epoch's totals are those of `steps`, whose right losses are given."""
+    counts = np.array([rows.stop - rows.start for rows in steps.batches()])
+    subject.expect(totals.count == counts.sum(), f"{before}count is {totals.count}; expected {counts.sum()}")
+    total = Numbers((losses.value * counts).sum(), (losses.scale * counts).sum())
+    subject.compare(f"{before}loss_sum", float(totals.loss_sum), total)
+
+
+def check_epoch(
+    subject: Subject,
+    program: WatchedTraining,
+    question: Question,
+    order: NDArray[Any],
+    batch_size: int,
+    before: str = "",
+) -> None:
+    """Run an epoch and demand that sum, count, step and state are those of its steps."""
+    steps = in_order(question, order, batch_size)
+    right = expected_answer(steps).numbers
+    assert question.labels is not None  # noqa: S101 - questions that learn have labels
+    totals = program.epoch(question.images, question.labels, order, batch_size)
+    check_totals(subject, totals, steps, right["losses"], before)
+    state = program.state()
+    done = question.step + len(list(steps.batches()))
+    subject.expect(state.step == done, f"{before}the state has step {state.step}; expected {done}")
+    subject.expect(state.seed == question.seed, f"{before}the state has seed {state.seed}; expected {question.seed}")
+    check_state(subject, state, right, before)
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

@@ -56,6 +56,10 @@ SETUPS = {
     ),
     "channels.1": Setup("1 channel", {"pool_size": 2}, (5, 6, 1)),
     "channels.17": Setup("17 channels, none mixed with another,", {"pool_size": (2, 3), "strides": 2}, (4, 5, 17)),
+    "channels.9-padded": Setup(
+        "9 channels under padding", {"pool_size": (2, 3), "strides": 1, "padding": ((1, 0), (1, 2))}, (4, 5, 9)
+    ),
+    "channels.18-same": Setup("18 channels under same padding", {"pool_size": 3, "padding": "same"}, (4, 5, 18)),
     "channels.64": Setup("64 channels", {"pool_size": 2}, (4, 5, 64)),
 }
 

@@ -92,7 +92,7 @@ class OrderOverwritten(Wrapped):
         return totals
 
 
-@broken_program("Arrays that are read-only are refused", "v48.images.read-only.predict", "v48.images.read-only.bytes")
+@broken_program("Arrays that are read-only are refused", "v48.images.read-only.predict", "v48.bytes.read-only.predict")
 class ReadOnlyRefused(Wrapped):
     """As a function that writes into them would."""
 
@@ -114,7 +114,7 @@ class ReadOnlyRefusedInTraining(Wrapped):
 
 @broken_sight(
     "Images in Fortran order are read as if they were in C order",
-    "v48.images.fortran.bytes",
+    "v48.bytes.fortran.predict",
     "v48.images.fortran.predict",
 )
 def fortran_order_misread(images, _plan):
@@ -134,7 +134,7 @@ def views_read_from_the_beginning(images, _plan):
 
 
 @broken_sight(
-    "Negative strides are taken for positive ones", "v48.images.backwards.bytes", "v48.images.backwards.predict"
+    "Negative strides are taken for positive ones", "v48.bytes.backwards.predict", "v48.images.backwards.predict"
 )
 def negative_strides_misread(images, _plan):
     turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in images.strides)
@@ -142,7 +142,7 @@ def negative_strides_misread(images, _plan):
 
 
 @broken_sight(
-    "Strides are ignored: every other image is read as every image", "v48.images.gaps.bytes", "v48.images.gaps.predict"
+    "Strides are ignored: every other image is read as every image", "v48.bytes.gaps.predict", "v48.images.gaps.predict"
 )
 def strides_of_the_batch_misread(images, _plan):
     if images.ndim == 4 and len(images) > 1 and images.strides[0] > images[0].size * images.itemsize > 0:
