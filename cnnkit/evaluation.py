@@ -16,7 +16,7 @@ from cnnkit.metrics import Metrics, confusion_matrix, cross_entropy, predicted_c
 from cnnkit.model import Model
 from cnnkit.parameters import own_parameters
 from cnnkit.plan import Plan
-from cnnkit.plugins import get_backend, require_support
+from cnnkit.plugins import get_backend, naming_alternatives, require_support
 
 BackendChoice: TypeAlias = str | Sequence[str] | Backend | None
 """A name, a chain of names, a backend, or None for CNNKIT_BACKEND or else the default."""
@@ -56,7 +56,9 @@ def compile_program(backend: Backend, model: Model, parameters: Parameters) -> t
             f"parameters are a {type(parameters).__name__}; expected arrays by name, such as run.state.parameters."
         )
     require_support(backend, plan)
-    return plan, backend.compile(plan, own_parameters(plan, parameters))
+    own = own_parameters(plan, parameters)
+    with naming_alternatives(backend, plan):
+        return plan, backend.compile(plan, own)
 
 
 def as_precision(images: Images, precision: str) -> Images:

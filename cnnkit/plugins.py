@@ -15,7 +15,8 @@ that is meant where a caller names no backend; `CNNKIT_DISABLE_BACKENDS` lists, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,7 @@ __all__ = [
     "get_backend",
     "hookimpl",
     "hookspec",
+    "naming_alternatives",
     "refusals",
     "refuses_nothing",
     "reject_unknown_options",
@@ -272,6 +274,24 @@ def require_support(backend: Backend, plan: Plan) -> None:
         first = refused[0]
         alternatives = _alternatives(chosen, plan)
         raise UnsupportedModel(chosen.name, first.path, first.feature, first.reason, alternatives)
+
+
+@contextmanager
+def naming_alternatives(backend: Backend, plan: Plan) -> Iterator[None]:
+    """A context to compile `plan` in: an `UnsupportedModel` that `backend` raises there comes out with alternatives.
+
+    It is for what a backend refuses and has not said beforehand. As in `require_support`, one that did not come from
+    `get_backend` speaks for itself.
+    """
+    try:
+        yield
+    except UnsupportedModel as refused:
+        if backend.selection is None:
+            raise
+        alternatives = _alternatives(backend.selection, plan)
+        raise UnsupportedModel(
+            refused.backend, refused.path, refused.feature, refused.reason, alternatives
+        ) from refused
 
 
 def _alternatives(chosen: Selection, plan: Plan) -> list[str]:

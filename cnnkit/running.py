@@ -39,6 +39,7 @@ from cnnkit.model import Model
 from cnnkit.optimizers import Optimizer, optimizer_to_dict, rate_at
 from cnnkit.parameters import check_parameters
 from cnnkit.plan import Plan
+from cnnkit.plugins import naming_alternatives
 from cnnkit.randomness import epoch_order
 from cnnkit.state import TrainingState, check_state, fresh_state, initial_state
 
@@ -117,7 +118,8 @@ class TrainingRun:
             remove_leftovers(self.out)
         if state is None:
             state = self._beginning()
-        self.program = self.backend.compile_training(self.plan, state, self.optimizer)
+        with naming_alternatives(self.backend, self.plan):
+            self.program = self.backend.compile_training(self.plan, state, self.optimizer)
         self.epoch_start = (state, self.at.done)
         self.last_save = time.monotonic()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cnnkit.plugins import backend_names
+
 
 @pytest.fixture(scope="session")
 def plugin_folder(tmp_path_factory):
@@ -36,6 +38,14 @@ def on_path(monkeypatch):
         file = getattr(module, "__file__", None)
         if file and any(folder in Path(file).resolve().parents for folder in folders):
             del sys.modules[name]
+
+
+@pytest.fixture
+def few_plugins(plugin_folder, on_path, monkeypatch):
+    """Of tests/plugins only those that answer at once: one refuses dilation late, one beforehand, one runs everything."""
+    on_path(plugin_folder)
+    kept = {"numpy", "refusing", "declared", "loopback"}
+    monkeypatch.setenv("CNNKIT_DISABLE_BACKENDS", ",".join(set(backend_names()) - kept))
 
 
 @pytest.fixture(scope="session")

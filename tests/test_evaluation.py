@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cnnkit.datasets import Dataset
-from cnnkit.errors import BackendNotFound, DataError, ModelError, OptionError, TrainingError
+from cnnkit.errors import BackendNotFound, DataError, ModelError, OptionError, TrainingError, UnsupportedModel
 from cnnkit.evaluation import classify, evaluate, predict
+from cnnkit.layerwise import Kernels, LayerwiseBackend
 from cnnkit.model import Conv2D, Dense, Flatten, Model, Rescale, Softmax
 from cnnkit.optimizers import SGD
 from cnnkit.parameters import initial_parameters
@@ -287,3 +288,36 @@ def test_the_parameters_of_a_whole_model_give_the_feature_maps_of_its_prefix():
 def test_labels_that_begin_at_1_are_suspected():
     with pytest.raises(DataError, match="or number the labels from 0: no image has label 0"):
         evaluate(MODEL, PARAMETERS, Dataset(pixels(6), np.arange(6) % 3 + 1))
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+DILATED = Model(
+    input_shape=(5, 5, 1), layers=[Conv2D(filters=1, kernel_size=2, dilation=2), Flatten(), Dense(units=3), Softmax()]
+)
+DILATED_PARAMETERS = initial_parameters(DILATED, seed=0)
+DILATED_IMAGES = np.zeros((3, 5, 5, 1), np.float32)
+
+
+@pytest.mark.usefixtures("few_plugins")
+@pytest.mark.parametrize(
+    "judge",
+    [
+        lambda backend: predict(DILATED, DILATED_PARAMETERS, DILATED_IMAGES, backend),
+        lambda backend: evaluate(DILATED, DILATED_PARAMETERS, Dataset(DILATED_IMAGES, np.arange(3)), backend),
+    ],
+    ids=["predict", "evaluate"],
+)
+def test_a_backend_that_refuses_only_when_it_compiles_is_told_with_those_that_could(judge):
+    with pytest.raises(UnsupportedModel, match=r"'refusing' .*there is no kernel\. Backends that could: .*") as refused:
+        judge("refusing")
+    assert (refused.value.path, refused.value.feature) == ("layers[0].dilation", "conv2d.dilation")
+    assert refused.value.alternatives == ("loopback", "numpy")
+    assert isinstance(refused.value.__cause__, UnsupportedModel)  # what the backend itself said is not lost
+
+
+def test_a_backend_made_by_hand_refuses_in_its_own_words():
+    mine = LayerwiseBackend("mine", Kernels({}))
+    with pytest.raises(UnsupportedModel, match="`cnnkit why MODEL --all` lists the backends that could") as refused:
+        predict(DILATED, DILATED_PARAMETERS, DILATED_IMAGES, mine)
+    assert refused.value.__cause__ is None

@@ -11,7 +11,7 @@ import cnnkit.history
 import cnnkit.running
 from cnnkit.checkpoints import load, save
 from cnnkit.datasets import Dataset
-from cnnkit.errors import DataError, ModelError, NonFiniteLoss, OptionError
+from cnnkit.errors import DataError, ModelError, NonFiniteLoss, OptionError, UnsupportedModel
 from cnnkit.evaluation import evaluate
 from cnnkit.history import EarlyStopping, EpochRecord, Progress
 from cnnkit.model import Conv2D, Dense, Dropout, Flatten, MaxPool2D, Model, ReLU, Rescale, Softmax
@@ -589,3 +589,13 @@ def test_an_optimizer_that_no_file_can_name_is_refused_before_training_where_a_r
         fit(MODEL, data_of(24), optimizer=Own(learning_rate=0.1), out=tmp_path / "run", callbacks=[told.append])
     assert told == []
     assert fit(MODEL, data_of(24), optimizer=Own(learning_rate=0.1)).state.step == 1
+
+
+@pytest.mark.usefixtures("few_plugins")
+def test_a_backend_that_refuses_only_when_it_compiles_is_told_with_those_that_could():
+    dilated = Conv2D(filters=1, kernel_size=2, dilation=2)
+    model = Model(input_shape=(6, 5, 1), layers=[Rescale(scale=1 / 255), dilated, Flatten(), Dense(units=3), Softmax()])
+    with pytest.raises(UnsupportedModel, match=r"there is no kernel\. Backends that could: loopback, numpy\.$") as refused:
+        fit(model, data_of(6), backend="refusing")
+    assert (refused.value.path, refused.value.feature) == ("layers[1].dilation", "conv2d.dilation")
+    assert isinstance(refused.value.__cause__, UnsupportedModel)

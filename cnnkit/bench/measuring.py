@@ -19,7 +19,7 @@ from cnnkit.bench.contestant import Contestant
 from cnnkit.bench.seed_loops import SeedLoops
 from cnnkit.bench.torch_peer import torch_contestants
 from cnnkit.optimizers import SGD
-from cnnkit.plugins import get_backend
+from cnnkit.plugins import get_backend, naming_alternatives
 from cnnkit.presets import load_preset
 from cnnkit.state import initial_state
 
@@ -77,7 +77,8 @@ def measure_seed(
     }
     for name in backends:
         backend = get_backend(name, **(options or {}))
-        program = backend.compile_training(preset.model.plan(), state, optimizer)
+        with naming_alternatives(backend, preset.model.plan()):
+            program = backend.compile_training(preset.model.plan(), state, optimizer)
         contestants[name] = _backend_contestant(program, pixels, labels)
     peers, remark = torch_contestants(state.parameters, pixels, labels, learning_rate=0.005)
     contestants.update(peers)

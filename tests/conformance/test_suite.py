@@ -10,6 +10,7 @@ from unittest import SkipTest
 import pytest
 
 from cnnkit.conformance import BoundCase, ConformanceFailure, cases, check, suite
+from cnnkit.conformance.measure import CaseFault
 from cnnkit.conformance.selection import suite_cases
 from cnnkit.errors import BackendNotFound, OptionError
 
@@ -132,7 +133,7 @@ def test_a_deviation_that_the_ledger_admits_is_skipped_with_its_reason():
 
 
 def test_a_declared_refusal_is_skipped_with_its_reason():
-    with pytest.raises(SkipTest, match="refused, as said beforehand: float64: the hardware has none"):
+    with pytest.raises(SkipTest, match=r"refused, as said beforehand: precision\.float64: the hardware has none"):
         check(find("declared", "dense.forward.wide[float64]"))
 
 
@@ -172,6 +173,16 @@ def test_a_backend_is_made_once_for_all_cases_of_a_precision():
     assert suite._backend.cache_info().misses == 1
 
 
+def test_a_case_that_proves_nothing_says_that_the_suite_is_at_fault(monkeypatch):
+    def judge(*_):
+        raise CaseFault("no seed will do")
+
+    monkeypatch.setattr(suite, "judge", judge)
+    says = r"^dense.forward.square\[float32\]: the suite itself is at fault, not backend 'loopback': no seed will do$"
+    with pytest.raises(CaseFault, match=says):
+        check(find("loopback", "dense.forward.square[float32]"))
+
+
 # ------------------------------------------------------------------------------------------------------ the whole run
 
 
@@ -184,6 +195,26 @@ def test_the_ledger_is_a_case_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("DEVIATING_LEDGER", str(path))
     with pytest.raises(ConformanceFailure, match=r"conformance\.toml: it has the unknown key skip\. Remove it\."):
         check(find("deviating", "suite.ledger"))
+
+
+def test_a_feature_that_the_ledger_refuses_and_the_backend_does_not_is_found_when_all_was_tried(tmp_path, monkeypatch):
+    path = tmp_path / "conformance.toml"
+    path.write_text(
+        'version = 1\n[[deviation]]\nfeature = "conv2d.dilation"\nkind = "refuses"\n'
+        'reason = "r"\nissue = "https://example.org/1"\nexpiry = 2999-01-01\n'
+    )
+    monkeypatch.setenv("DEVIATING_LEDGER", str(path))
+    monkeypatch.setattr(suite, "suite_cases", lambda: few)
+    few = [case for case in suite_cases() if "conv2d.dilation" in case.features and case.level == "inference"][:2]
+    found = cases("deviating")
+    check(found[0])
+    check(found[-2])
+    for case in found[:-2]:
+        check(case)
+    with pytest.raises(
+        ConformanceFailure, match=r"feature conv2d\.dilation: no case that needs it was refused for it\."
+    ):
+        check(found[-2])
 
 
 def test_enough_is_left_to_run_where_nothing_is_refused():

@@ -172,7 +172,12 @@ def test_a_precision_that_the_plugin_refuses_is_not_created(worker):
     process = worker("declared")
     assert process.created == {"ready": True}
     answer = process.ask(60, ask="create", precision="float64")
-    assert answer == {"ready": False, "refused": True, "message": "float64: the hardware has none", "error": ""}
+    assert answer == {
+        "ready": False,
+        "refused": True,
+        "message": "precision.float64: the hardware has none",
+        "error": "",
+    }
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process is looked for with a signal")

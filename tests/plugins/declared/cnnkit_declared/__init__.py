@@ -20,9 +20,9 @@ def cnnkit_create_backend(precision):
 @hookimpl
 def cnnkit_supports(plan, precision):
     if precision != "float32":
-        return [Unsupported("", "float64", "the hardware has none")]
+        return [Unsupported("", "precision.float64", "the hardware has none")]
     return [
-        Unsupported(f"layers[{op.layer}].dilation", "dilation above 1", "there is no kernel for it")
+        Unsupported(f"layers[{op.layer}].dilation", "conv2d.dilation", "there is no kernel for it")
         for op in plan.operations
         if isinstance(op, Conv2DOp) and op.dilation != (1, 1)
     ]

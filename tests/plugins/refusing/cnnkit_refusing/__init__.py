@@ -11,7 +11,7 @@ from cnnkit.plugins import Availability, get_backend, hookimpl
 def refuse_dilation(plan):
     for op in plan.operations:
         if isinstance(op, Conv2DOp) and op.dilation != (1, 1):
-            raise UnsupportedModel("refusing", f"layers[{op.layer}].dilation", "dilation above 1", "there is no kernel")
+            raise UnsupportedModel("refusing", f"layers[{op.layer}].dilation", "conv2d.dilation", "there is no kernel")
 
 
 @dataclass(frozen=True)
