@@ -1,0 +1,49 @@
+"""The way through all layers, there and back, as functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import tensorflow as tf
+
+from cnnkit.plan import ActivationOp, Conv2DOp, DenseOp, MaxPool2DOp, Operation, Plan
+from cnnkit_tensorflow.layers import Back, Run, Tensor, run_layer
+
+
+def quicker(operations: Sequence[Operation]) -> list[Operation]:
+    """The same computation with less to do.
+
+    ReLU and max pooling change places: neither changes which of two numbers is larger, so the same maximum wins, and
+    where it is not positive no gradient passes either way; but fewer numbers are left for the ReLU.
+    """
+    steps: list[Operation] = []
+    for op in operations:
+        before = steps[-1] if steps else None
+        if isinstance(op, MaxPool2DOp) and isinstance(before, ActivationOp) and before.function == "relu":
+            steps[-1:] = [op, replace(before, input_shape=op.output_shape, output_shape=op.output_shape)]
+        else:
+            steps.append(op)
+    return steps
+
+
+def predict(plan: Plan, run: Run, x: Tensor) -> Tensor:
+    """The last layer's output, one row an image."""
+    for op in quicker(plan.operations):
+        x, _ = run_layer(op, x, run)
+    return x
+
+
+def learn(plan: Plan, run: Run, x: Tensor, labels: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The mean cross-entropy of a batch, from the scores under the softmax, and its gradient by parameter."""
+    ways_back: list[Back] = []
+    for op in quicker(plan.operations[:-1]):
+        learned = bool(ways_back)
+        x, back = run_layer(op, x, run, goes_on=learned)
+        if learned or isinstance(op, (Conv2DOp, DenseOp)):
+            ways_back.append(back)
+    losses, d_scores = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=x, labels=labels)
+    dy = d_scores / tf.cast(tf.shape(labels)[0], x.dtype)
+    for back in reversed(ways_back):
+        dy = back(dy)
+    return tf.reduce_mean(losses), run.gradients
