@@ -89,7 +89,11 @@ class Availability:
 
 @dataclass(frozen=True)
 class Unsupported:
-    """One thing in a plan that a backend refuses: where (`layers[2].dilation`), what ("dilation above 1"), and why."""
+    """One thing in a plan that a backend refuses: where, what and why.
+
+    `path` is a place in the model, such as `layers[2].dilation`; `feature` a feature id, such as `conv2d.dilation`
+    (docs/reference/features.md lists them); `reason` half a sentence without its full stop.
+    """
 
     path: str
     feature: str
@@ -201,7 +205,7 @@ class Hooks(Protocol):
             @hookimpl
             def cnnkit_supports(plan):
                 return [
-                    Unsupported(f"layers[{op.layer}].dilation", "dilation above 1", "fancy has no kernel for it")
+                    Unsupported(f"layers[{op.layer}].dilation", "conv2d.dilation", "fancy has no kernel for it")
                     for op in plan.operations
                     if isinstance(op, Conv2DOp) and op.dilation != (1, 1)
                 ]

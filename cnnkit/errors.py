@@ -117,7 +117,8 @@ class UnsupportedModel(BackendError):
     """A backend refuses a model before any arithmetic.
 
     `.backend`, `.path`, `.feature` and `.reason` say what is refused and why; `.alternatives` names the backends that
-    could run it. A backend that raises this knows no others and leaves them out; cnnkit asks them and fills them in.
+    could run it. `feature` is a feature id, such as `conv2d.dilation` (docs/reference/features.md lists them). A backend
+    that raises this knows no others and leaves them out; cnnkit asks them and fills them in.
     """
 
     def __init__(

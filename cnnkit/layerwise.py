@@ -42,6 +42,7 @@ import numpy as np
 from cnnkit.arrays import Array, Images, Labels, Parameters, check_images, check_labels, dtype_of
 from cnnkit.backend import Backend, Program, TrainingProgram
 from cnnkit.errors import BackendError, DataError, TrainingNotSupported, UnsupportedModel
+from cnnkit.features import feature_of
 from cnnkit.optimizers import Optimizer
 from cnnkit.parameters import check_parameters
 from cnnkit.plan import Conv2DOp, DenseOp, DropoutOp, Operation, Plan
@@ -87,7 +88,7 @@ class Kernels:
     def missing(self, plan: Plan) -> list[Unsupported]:
         """What in `plan` has no kernel: the answer of `cnnkit_supports`, or its beginning."""
         return [
-            Unsupported(f"layers[{op.layer}]", f"the operation {type(op).__name__}", "the backend has no kernel for it")
+            Unsupported(f"layers[{op.layer}]", feature_of(op), f"the backend has no kernel for {type(op).__name__}")
             for op in plan.operations
             if type(op) not in self.by_operation and not isinstance(op, DropoutOp)
         ]

@@ -1,5 +1,8 @@
 """Which feature ids a model, an optimizer and a precision have."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from cnnkit import (
@@ -14,10 +17,12 @@ from cnnkit import (
     Grayscale,
     MaxPool2D,
     Model,
+    ReLU,
     Rescale,
     Softmax,
 )
-from cnnkit.features import ESSENTIAL, features_of
+from cnnkit.conformance.catalogue import all_cases
+from cnnkit.features import ESSENTIAL, FEATURES, feature_of, features_of
 from cnnkit.optimizers import StepDecay
 
 
@@ -73,3 +78,38 @@ def test_only_a_precision_other_than_float32_is_a_feature():
 def test_the_essential_features_are_those_of_the_first_model_of_the_readme():
     layers = [Conv2D(filters=4, kernel_size=3, activation="relu"), MaxPool2D(), Flatten(), Dense(units=10), Softmax()]
     assert features(*layers) == set(ESSENTIAL)
+
+
+# ------------------------------------------------------------------------------------------------------- all of them
+
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "reference" / "features.md").read_text(encoding="utf-8")
+
+
+def test_the_features_of_the_suite_are_those_that_are_listed():
+    found = {feature for case in all_cases() for feature in case.features}
+    found |= {f"precision.{precision}" for case in all_cases() for precision in case.precisions} - {"precision.float32"}
+    assert found == set(FEATURES)
+
+
+def test_the_page_lists_every_feature_with_what_needs_it():
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| (.+?) \|$", PAGE, re.MULTILINE)
+    assert rows == list(FEATURES.items())
+
+
+def test_the_page_names_the_essential_features():
+    (sentence,) = re.findall(r"not everything can be refused: (.+?) a backend has not", PAGE.replace("\n", " "))
+    assert tuple(re.findall(r"`([a-z0-9.]+)`", sentence)) == ESSENTIAL
+
+
+@pytest.mark.parametrize(
+    ("layer", "feature"),
+    [
+        (Conv2D(filters=1, kernel_size=2, dilation=2, padding="same"), "conv2d"),
+        (AvgPool2D(pool_size=3, strides=1), "pool.avg"),
+        (ReLU(), "activation.relu"),
+        (Rescale(scale=2), "rescale"),
+    ],
+)
+def test_an_operation_has_one_feature_that_all_of_its_kind_have(layer, feature):
+    (op,) = Model(input_shape=(8, 8, 3), layers=[layer]).plan().operations
+    assert feature_of(op) == feature

@@ -404,8 +404,11 @@ POOLING = Model(
 
 def test_an_operation_without_kernel_is_refused_by_its_path_but_dropout_needs_none():
     kernels = Kernels(INFERENCE)
-    assert [refusal.path for refusal in kernels.missing(POOLING.plan())] == ["layers[1]"]
-    with pytest.raises(UnsupportedModel, match="'mine' does not support the operation MaxPool2DOp") as refused:
+    missing = Unsupported("layers[1]", "pool.max", "the backend has no kernel for MaxPool2DOp")
+    assert kernels.missing(POOLING.plan()) == [missing]
+    with pytest.raises(
+        UnsupportedModel, match=r"'mine' does not support pool\.max, which layers\[1\] needs"
+    ) as refused:
         LayerwiseBackend("mine", kernels).compile(POOLING.plan(), {})
     assert refused.value.path == "layers[1]"
 

@@ -694,7 +694,7 @@ PARTIAL = _with(
     def cnnkit_supports(plan, device, precision):
         if precision == "float64":
             return []
-        return [Unsupported("layers[0].dilation", "dilation above 1", f"no kernel on {device}")] * 2
+        return [Unsupported("layers[0].dilation", "conv2d.dilation", f"no kernel on {device}")] * 2
     """
 )
 
@@ -703,7 +703,7 @@ def test_a_plugin_is_asked_what_it_refuses(install):
     install("partial", PARTIAL)
     install("whole")
     first, _second = unsupported("partial", PLAN, device="moon")
-    assert (first.path, first.feature, first.reason) == ("layers[0].dilation", "dilation above 1", "no kernel on moon")
+    assert (first.path, first.feature, first.reason) == ("layers[0].dilation", "conv2d.dilation", "no kernel on moon")
     assert unsupported("partial", PLAN, precision="float64") == []
     assert unsupported("whole", PLAN) == []
     with pytest.raises(BackendNotFound, match="'nobody'"):
@@ -717,7 +717,7 @@ def test_a_model_is_refused_with_the_backends_that_could(install):
     install("asleep", WORKING.replace("return Avail", "return Availability('no-device')\n    Avail"))
     install("fails", _with("@hookimpl\ndef cnnkit_supports():\n    raise ZeroDivisionError"))
     with pytest.raises(
-        UnsupportedModel, match=r"dilation above 1, which layers\[0\].dilation needs: no kernel on cpu"
+        UnsupportedModel, match=r"conv2d\.dilation, which layers\[0\].dilation needs: no kernel on cpu"
     ) as caught:
         require_support(get_backend("partial", device="cpu"), PLAN)
     assert caught.value.backend == "partial"
