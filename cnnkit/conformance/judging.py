@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.measure import Mismatch
+from cnnkit.conformance.measure import CaseFault, Mismatch
 from cnnkit.conformance.question import Question
 from cnnkit.conformance.subject import Refusal, Stage, Subject
 from cnnkit.plan import Plan
@@ -24,8 +24,9 @@ class Verdict:
     """What a case found out about a backend.
 
     `refused` is a refusal that was declared beforehand; one that was not is a failure at the stage `refuse`. `units` is
-    the worst error that was measured, None where nothing was. `error` names the class of the exception behind a
-    failure that is none of the suite's own.
+    the worst error of a case that passed, or of the answer that failed it; None for a failure that has no size. `error`
+    names the class of the exception behind a failure that is none of the suite's own. `feature` is what the backend
+    refused, in its own words.
     """
 
     outcome: Outcome
@@ -35,6 +36,7 @@ class Verdict:
     message: str = ""
     error: str = ""
     traceback: str = field(default="", repr=False)
+    feature: str = ""
     question: Question | None = field(default=None, repr=False)
 
 
@@ -44,7 +46,10 @@ def judge(
     precision: str = "float32",
     refuses: Callable[[Plan], Sequence[Unsupported]] | None = None,
 ) -> Verdict:
-    """Try `case` on `backend`, whose programs are of `precision`. Nothing that the backend raises gets past this."""
+    """Try `case` on `backend`, whose programs are of `precision`. Nothing that the backend raises gets past this.
+
+    Raises `CaseFault` where it is the case that is at fault.
+    """
     subject = Subject(backend, precision, refuses)
     begin = time.perf_counter()
     try:
@@ -52,31 +57,33 @@ def judge(
     except Refusal as refusal:
         seconds = time.perf_counter() - begin
         if refusal.declared:
-            return Verdict("refused", seconds, stage="refuse", message=str(refusal))
+            return Verdict("refused", seconds, stage="refuse", message=str(refusal), feature=refusal.feature)
         message = f"{refusal}. Neither cnnkit_supports nor the ledger said so beforehand"
-        return Verdict("failed", seconds, stage="refuse", message=message, error="UnsupportedModel")
+        return Verdict(
+            "failed", seconds, stage="refuse", message=message, error="UnsupportedModel", feature=refusal.feature
+        )
     except Mismatch as mismatch:
         seconds = time.perf_counter() - begin
         return Verdict(
             "failed",
             seconds,
-            mismatch.units if mismatch.units is not None else subject.worst,
+            mismatch.units,
             "compare",
             str(mismatch),
             traceback=traceback.format_exc() if mismatch.__cause__ else "",
             question=subject.question,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, CaseFault):
         raise
     except BaseException as error:  # noqa: BLE001 - whatever an engine raises is the finding
         return Verdict(
             "failed",
             time.perf_counter() - begin,
-            subject.worst,
+            None,
             subject.stage,
             f"{type(error).__name__}: {error}",
             type(error).__name__,
             traceback.format_exc(),
-            subject.question,
+            question=subject.question,
         )
     return Verdict("passed", time.perf_counter() - begin, subject.worst)

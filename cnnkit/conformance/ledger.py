@@ -9,13 +9,13 @@
     case = "v06.max-pool.ties[float32]"        # one case in one precision; there are no patterns
     kind = "fails"
     stage = "compare"
-    error = 5200.0                             # the units seen; at any other stage the exception's class, as text
+    error = 5200.0                             # the units seen; of what has no size, the exception's class or "unmeasured"
     reason = "The engine lets every maximum of a tie win"
     issue = "https://example.org/engine/issues/123"
     expiry = 2027-01-31
 
     [[deviation]]
-    feature = "optimizer.adamw"                # a refusal, for every case that needs the feature
+    feature = "optimizer.adamw"                # refusals whose `feature` is just this id, in every case that needs it
     kind = "refuses"
     reason = "Not written yet"
     issue = "https://example.org/plugin/issues/4"
@@ -39,7 +39,7 @@ from urllib.parse import urlsplit
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from cnnkit.conformance.case import Case, Level
+from cnnkit.conformance.case import LEVELS, Case, Level
 from cnnkit.conformance.measure import THRESHOLD
 from cnnkit.conformance.report import CaseResult
 from cnnkit.conformance.subject import Stage
@@ -52,6 +52,8 @@ GROWTH: Final = 2.0
 EXPIRES_IN: Final = timedelta(days=90)
 LARGEST: Final = 10_000_000
 """Bytes: no ledger is so large."""
+UNMEASURED: Final = "unmeasured"
+"""The `error` of an answer that is wrong in a way that has no size: its shape, say, or what it does to its inputs."""
 
 HOOK = """\
     @hookimpl
@@ -79,7 +81,7 @@ class Deviation(BaseModel):
             raise ValueError("it needs either case or feature")
         if self.kind == "fails" and (self.case is None or self.stage is None or self.error is None):
             raise ValueError('kind = "fails" needs case, stage and error')
-        if self.kind == "fails" and isinstance(self.error, str) == (self.stage == "compare"):
+        if self.kind == "fails" and self.stage != "compare" and not isinstance(self.error, str):
             raise ValueError(
                 "error is a number of units at the stage compare, and the class of the exception elsewhere"
             )
@@ -103,21 +105,43 @@ class Deviation(BaseModel):
         """Whether a case needs the feature that it names."""
         return self.feature is not None and self.feature in {*result.features, f"precision.{result.precision}"}
 
+    def excuses(self, result: CaseResult) -> bool:
+        """Whether it declares a refusal, and this is that refusal: an `UnsupportedModel`, for its case or by its feature.
+
+        A refusal that names another feature is another one, even in a case that needs this feature too. A backend that
+        cannot be created in a precision refuses that precision.
+        """
+        refused = result.outcome == "refused" or (result.stage == "refuse" and result.error == "UnsupportedModel")
+        if self.kind != "refuses" or self.case is not None:
+            return self.kind == "refuses" and self.case == result.name and refused
+        if result.stage == "load":
+            return self.feature == f"precision.{result.precision}" and result.error in _NOT_IN_THIS_PRECISION
+        return refused and self.is_needed_by(result) and result.feature == self.feature
+
     def other_than_said(self, result: CaseResult) -> str:
         """How a failure differs from what the entry says, or nothing."""
         if result.stage != self.stage:
             return f"it fails at the stage {result.stage}, not {self.stage}"
         if isinstance(self.error, str):
-            return (
-                ""
-                if result.error == self.error
-                else f"it fails with {result.error or 'no exception'}, not {self.error}"
-            )
-        said, seen = self.error or 0.0, result.units or 0.0
-        # What was not measured, or not in error, has a size under the threshold that means nothing.
-        if seen > GROWTH * max(said, THRESHOLD):
-            return f"its error is {seen:,.0f} units, more than twice the {said:,.0f} of the entry"
+            seen = _without_size(result)
+            return "" if seen == self.error else f"it fails with {seen}, not {self.error}"
+        if result.units is None:
+            return f"it fails with {_without_size(result)}, not with an error of a number of units"
+        said = self.error or 0.0
+        if result.units > GROWTH * max(said, THRESHOLD):
+            return f"its error is {result.units:,.0f} units, more than twice the {said:,.0f} of the entry"
         return ""
+
+
+_NOT_IN_THIS_PRECISION: Final = ("BackendOptionError", "OptionError", "UnsupportedModel")
+"""What `cnnkit_create_backend` raises for a precision that it does not have; a crash is no refusal."""
+
+
+def _without_size(result: CaseResult) -> str:
+    """What stands for `error` in the entry of a failure whose size says nothing."""
+    if result.error or result.stage != "compare":
+        return result.error or "no exception"
+    return UNMEASURED if result.units is None else f"an error of {result.units:,.0f} units"
 
 
 @dataclass(frozen=True)
@@ -136,7 +160,7 @@ class Ledger:
         return {entry.case: entry for entry in self.deviations if entry.case is not None}
 
     def entry_for(self, result: CaseResult) -> Deviation | None:
-        """The entry that speaks of this case: the one that names it, or else one that names a feature it needs."""
+        """The entry by which to expect what becomes of a case: one that names it, or else a feature that it needs."""
         named = self._by_case.get(result.name)
         if named is not None:
             return named
@@ -144,18 +168,20 @@ class Ledger:
 
     def apply(self, result: CaseResult) -> tuple[CaseResult, str]:
         """What becomes of a result in the light of the ledger, and what that says against the ledger, if anything."""
-        entry = self.entry_for(result)
-        if entry is None or result.outcome == "not-run":
+        entry = self._by_case.get(result.name) or next((e for e in self.deviations if e.excuses(result)), None)
+        if result.outcome == "not-run":
             return result, ""
+        if entry is None:
+            return self._with_advice(result), ""
         excused = {"reason": entry.reason, "issue": entry.issue, "expiry": entry.expiry}
         if result.outcome == "passed":
-            return result, "" if entry.feature else self._says(entry, "it passes. Remove the entry")
+            return result, self._says(entry, "it passes. Remove the entry")
         if entry.kind == "refuses":
+            if not entry.excuses(result):
+                return result, self._says(entry, f"it is not refused: {_what_failed(result)}")
             if result.outcome == "refused":
                 return result.model_copy(update=excused), ""
-            if result.stage == "refuse" or (result.stage == "load" and str(entry.feature).startswith("precision.")):
-                return result.model_copy(update={} if entry.expired else {"outcome": "refused", **excused}), ""
-            return result, "" if entry.feature else self._says(entry, f"it is not refused: {_what_failed(result)}")
+            return result.model_copy(update={} if entry.expired else {"outcome": "refused", **excused}), ""
         if result.outcome == "refused":
             return result, self._says(entry, 'it is refused, and no longer fails. Write kind = "refuses"')
         other = entry.other_than_said(result)
@@ -163,16 +189,55 @@ class Ledger:
             return result, self._says(entry, f"{other}. Repair the backend, or look at it anew and correct the entry")
         return result.model_copy(update={} if entry.expired else {"outcome": "deviates", **excused}), ""
 
-    def unused_features(self, results: Sequence[CaseResult]) -> list[str]:
-        """A sentence for each feature that the ledger says is refused and that no case was refused for."""
+    def _with_advice(self, result: CaseResult) -> CaseResult:
+        """A refusal that an entry would excuse if it named what the entry names, and that says so."""
+        if result.outcome != "failed" or (result.stage, result.error) != ("refuse", "UnsupportedModel"):
+            return result
+        meant = next((entry.feature for entry in self.deviations if entry.is_needed_by(result)), None)
+        if meant is None:
+            return result
+        advice = f"The ledger's entry for {meant} excuses only refusals of the feature '{meant}', by this very name"
+        return result.model_copy(update={"message": f"{result.message}. {advice}"})
+
+    def unused_features(self, results: Sequence[CaseResult], cases: Iterable[Case]) -> list[str]:
+        """A sentence for each feature that the ledger says is refused and that no case was refused for.
+
+        What was not tried may still be refused: unless `results` has all of the `cases` that need the feature, there is
+        nothing to say.
+        """
+        cases = tuple(cases)
         return [
-            self._says(entry, "no case that needs it was refused. Remove the entry")
+            self._says(entry, "no case that needs it was refused for it. Remove the entry")
             for entry in self.deviations
-            if _is_unused(entry, results)
+            if self.is_unused(entry, results, cases)
         ]
+
+    def is_unused(self, entry: Deviation, results: Sequence[CaseResult], cases: Sequence[Case]) -> bool:
+        """Whether an entry names a feature for which nothing is refused, though everything that needs it was tried."""
+        if entry.feature is None:
+            return False
+        tried = [result for result in results if result.outcome != "not-run" and entry.is_needed_by(result)]
+        needing = _names_of(cases, self.level, entry.feature)
+        return (
+            bool(needing)
+            and needing <= {result.name for result in tried}
+            and not any(entry.excuses(result) for result in tried)
+        )
 
     def _says(self, entry: Deviation, what: str) -> str:
         return _sentence(self.path, entry.subject, what)
+
+
+def _names_of(cases: Iterable[Case], level: Level | None, feature: str | None = None) -> set[str]:
+    """The cases of a level, in each precision, as an entry writes them; those alone that need a `feature`."""
+    levels = LEVELS[: LEVELS.index(level or LEVELS[-1]) + 1]
+    return {
+        f"{case.id}[{precision}]"
+        for case in cases
+        if case.level in levels
+        for precision in case.precisions
+        if feature is None or feature in case.features or feature == f"precision.{precision}"
+    }
 
 
 def read(path: Path | None, cases: Iterable[Case]) -> Ledger:
@@ -193,7 +258,7 @@ def read(path: Path | None, cases: Iterable[Case]) -> Ledger:
     level = _read_top(path, found, problems)
     deviations = _read_entries(path, found.get("deviation", []), problems)
     damaged = bool(problems)
-    problems += _static_problems(path, deviations, tuple(cases))
+    problems += _static_problems(path, level, deviations, tuple(cases))
     return Ledger(path, level, tuple(deviations), tuple(problems), damaged)
 
 
@@ -245,8 +310,8 @@ def _read_entries(path: Path, found: Any, problems: list[str]) -> list[Deviation
     return entries
 
 
-def _static_problems(path: Path, entries: Sequence[Deviation], cases: Sequence[Case]) -> list[str]:
-    known = {f"{case.id}[{precision}]" for case in cases for precision in case.precisions}
+def _static_problems(path: Path, level: Level | None, entries: Sequence[Deviation], cases: Sequence[Case]) -> list[str]:
+    known, tried = _names_of(cases, None), _names_of(cases, level)
     features = {feature for case in cases for feature in case.features}
     features |= {f"precision.{precision}" for case in cases for precision in case.precisions}
     problems = []
@@ -260,6 +325,10 @@ def _static_problems(path: Path, entries: Sequence[Deviation], cases: Sequence[C
             found.append("the suite has no such case, and a precision belongs to its name. Correct or remove the entry")
         if entry.feature is not None and entry.feature not in features:
             found.append("the suite has no such feature. Correct or remove the entry")
+        elif entry.feature is not None and not _names_of(cases, level, entry.feature):
+            found.append(f'no case of the level "{level}", which the ledger claims, needs it. Remove the entry')
+        if entry.case in known - tried:
+            found.append(f'the level "{level}", which the ledger claims, does not have this case. Remove the entry')
         if entry.expired:
             found.append(f"it expired on {entry.expiry}. Repair the backend, or say anew until when it may deviate")
         if not entry.reason.strip():
@@ -290,28 +359,12 @@ def only_predicts(path: Path | None) -> str:
     return f'Judge it with --level inference, or write level = "inference" at the top of its ledger, {file}.'
 
 
-def _is_unused(entry: Deviation, results: Sequence[CaseResult]) -> bool:
-    """Whether it names a feature that was tried, and that nothing was refused for."""
-    concerned = [result for result in results if entry.is_needed_by(result)]
-    passed = any(result.outcome == "passed" for result in concerned)
-    return passed and not any(result.stage in ("refuse", "load") for result in concerned)
-
-
 def _what_failed(result: CaseResult) -> str:
-    return f"it fails at the stage {result.stage}. Repair the backend, or correct the entry"
+    how = f" with {result.error}" if result.error else ""
+    return f"it fails at the stage {result.stage}{how}. Repair the backend, or correct the entry"
 
 
 # ------------------------------------------------------------------------------------------------------------ updating
-
-
-def require_hook(name: str, path: Path | None) -> Path:
-    """The path of the ledger; an `OptionError` that shows how to have one if the plugin of `name` has no hook."""
-    if path is None:
-        raise OptionError(
-            f"the plugin of '{name}' has no ledger to update. Add this hook to its module, and ship the file in its "
-            f"package:\n\n    from pathlib import Path\n\n{HOOK}\n"
-        )
-    return path
 
 
 def require_writable(name: str, ledger: Ledger) -> None:
@@ -332,12 +385,13 @@ def update(ledger: Ledger, results: Sequence[CaseResult], cases: Iterable[Case])
     is added, its reason and issue empty, so that the run stays red until somebody has written them. Raises `OSError`.
     """
     assert ledger.path is not None  # noqa: S101 - see require_writable
-    known = {f"{case.id}[{precision}]" for case in cases for precision in case.precisions}
+    cases = tuple(cases)
+    known = _names_of(cases, None)
     by_name = {result.name: result for result in results}
     kept, changes = [], []
     for entry in ledger.deviations:
         why = "the suite has no such case" if entry.case is not None and entry.case not in known else ""
-        why = why or ("no case was refused for it" if _is_unused(entry, results) else "")
+        why = why or ("no case was refused for it" if ledger.is_unused(entry, results, cases) else "")
         why = why or _why_dropped(entry, by_name.get(str(entry.case)))
         if why or entry in kept:
             changes.append(f"dropped {entry.subject}: {why or 'it is listed twice'}")
@@ -347,7 +401,8 @@ def update(ledger: Ledger, results: Sequence[CaseResult], cases: Iterable[Case])
     for result in results:
         # A backend that could not be loaded, or was asked for what it does not claim, has not deviated anywhere.
         hopeless = result.error == "TrainingNotSupported" or result.stage == "load"
-        if result.outcome == "failed" and not hopeless and result.name in known - there:
+        declared = any(entry.excuses(result) for entry in kept)
+        if result.outcome == "failed" and not hopeless and not declared and result.name in known - there:
             kept.append(_new_entry(result))
             changes.append(f"added {result.name}: {kept[-1].kind} at the stage {result.stage}")
     top = {"version": LEDGER_FORMAT, **({} if ledger.level is None else {"level": ledger.level})}
@@ -359,7 +414,8 @@ def update(ledger: Ledger, results: Sequence[CaseResult], cases: Iterable[Case])
 
 def _new_entry(result: CaseResult) -> Deviation:
     refuses = result.stage == "refuse" and result.error == "UnsupportedModel"
-    error = float(f"{result.units or 0:.4g}") if result.stage == "compare" else result.error
+    measured = result.stage == "compare" and result.units is not None
+    error = float(f"{result.units:.4g}") if measured else result.error if refuses else _without_size(result)
     return Deviation(
         case=result.name,
         kind="refuses" if refuses else "fails",
@@ -380,5 +436,5 @@ def _why_dropped(entry: Deviation, result: CaseResult | None) -> str:
     if result.outcome == "refused":
         return "it is refused" if entry.kind == "fails" else ""
     # An entry that has expired may still be right, and stays for somebody to give it a new date.
-    as_said = result.stage == "refuse" if entry.kind == "refuses" else not entry.other_than_said(result)
+    as_said = entry.excuses(result) if entry.kind == "refuses" else not entry.other_than_said(result)
     return "" if as_said else "it fails otherwise"

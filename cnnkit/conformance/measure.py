@@ -54,7 +54,7 @@ class Mismatch(Exception):
         self.units = units
 
 
-class SuiteFault(AssertionError):
+class CaseFault(AssertionError):
     """A case that proves nothing about any backend: the fault is the suite's own."""
 
 
@@ -74,7 +74,7 @@ def errors_in_units(answer: NDArray[Any], expected: Numbers, precision: str) -> 
         units = np.abs(given - expected.value) / unit
     finite = np.isfinite(expected.value)
     if not np.isfinite(expected.scale[finite]).all():
-        raise SuiteFault("the oracle gives a finite value without a finite scale: the case proves nothing")
+        raise CaseFault("the oracle gives a finite value without a finite scale: the case proves nothing")
     same = (given == expected.value) | (np.isnan(given) & np.isnan(expected.value))
     result: F64 = np.where(finite & np.isfinite(given), units, np.where(same, 0.0, np.inf))
     return result

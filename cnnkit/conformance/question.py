@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from cnnkit.arrays import Array, Images, Labels, Parameters, dtype_of
-from cnnkit.conformance.measure import THRESHOLD, Numbers, roundoff
+from cnnkit.conformance.measure import THRESHOLD, CaseFault, Numbers, roundoff
 from cnnkit.conformance.oracle import Drawing, forward, gradients
 from cnnkit.conformance.oracle_training import OracleState, take_step, train
 from cnnkit.features import features_of
@@ -161,7 +161,7 @@ def draw(
         # A decision within the threshold could fall otherwise in a right backend; four times as far is safe.
         if ask in ("predict", "run") or expected_answer(question).margin > 4 * THRESHOLD * roundoff(precision):
             return question
-    raise AssertionError("no seed keeps the decisions of this model apart; give it numbers of its own")
+    raise CaseFault("no seed keeps the decisions of this model apart; give it numbers of its own")
 
 
 def draw_parameters(model: Model, rng: np.random.Generator, precision: str) -> dict[str, Array]:

@@ -55,6 +55,9 @@ class CaseResult(_Record):
     stage: Stage | None = Field(None, description="Where it failed or was refused")
     message: Said = ""
     error: Said = Field("", description="The class of the exception behind a failure, if there is one")
+    feature: Said = Field(
+        "", description="What was refused, as the refusal names it; a feature id of `features` is best"
+    )
     units: Units | None = Field(
         None, description="The worst error in units of u * sum|w||x|; null if none was measured"
     )

@@ -331,10 +331,10 @@ class _Conductor:
     def report(self) -> Report:
         """What was found out, whether the run came to its end or not."""
         results = list(self.results.values())
-        if results and all(result.outcome != "not-run" for result in results):
-            self.problems += self.ledger.unused_features(results)
+        self.problems += self.ledger.unused_features(results, suite_cases())
         reasons = [self.stopped] if self.stopped else []
         reasons += ["Only a part of the suite was selected."] if self.settings.only else []
+        reasons += _faults_of_the_suite(results)
         reasons += reasons_for_red(results, self.problems, partial=self.partial)
         reasons += self._only_predicts(results)
         wanted = self.settings
@@ -364,6 +364,14 @@ class _Conductor:
             return []
         says = f"Backend '{self.settings.name}' only predicts: its compile_training raises TrainingNotSupported."
         return [f"{says} {ledger.only_predicts(self.ledger.path)}"]
+
+
+def _faults_of_the_suite(results: Sequence[CaseResult]) -> list[str]:
+    faulty = [result for result in results if result.outcome == "not-run" and result.message]
+    if not faulty:
+        return []
+    many = f"{len(faulty)} cases prove" if len(faulty) > 1 else "1 case proves"
+    return [f"{many} nothing, {faulty[0].name} first. {faulty[0].message}."]
 
 
 def _without_answer(doing: str, lost: Lost) -> dict[str, Any]:

@@ -128,7 +128,9 @@ def load_result(pair: Pair, answer: Mapping[str, Any]) -> CaseResult:
     """What the report says of a case for which the backend could not be had."""
     outcome, stage = ("refused", "refuse") if answer.get("refused") else ("failed", "load")
     found = {"outcome": outcome, "stage": stage, "message": answer["message"], "error": answer.get("error", "")}
-    return tried(pair, found | {"traceback": answer.get("traceback", "")})
+    # What is refused of the smallest model is the precision, whatever the plugin calls it.
+    feature = {"feature": f"precision.{pair[1]}"} if outcome == "refused" else {}
+    return tried(pair, found | {"traceback": answer.get("traceback", ""), **feature})
 
 
 class Reached(Exception):

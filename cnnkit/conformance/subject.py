@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cnnkit.arrays import Array, Images, Labels, Parameters, dtype_of
 from cnnkit.backend import Backend, EpochTotals, Program, TrainingProgram
-from cnnkit.conformance.measure import Mismatch, Numbers, compare
+from cnnkit.conformance.measure import CaseFault, Mismatch, Numbers, compare
 from cnnkit.conformance.question import Question, expected_answer, state_answer
 from cnnkit.errors import UnsupportedModel
 from cnnkit.features import features_of
@@ -142,7 +142,7 @@ class Subject:
         except kind as error:
             self.stage = "compare"
             return error
-        except Refusal:
+        except (Refusal, CaseFault):
             raise
         except Exception as error:  # whatever an engine raises instead is the finding
             self.stage = "compare"

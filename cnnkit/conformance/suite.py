@@ -28,7 +28,7 @@ from cnnkit.conformance import ledger
 from cnnkit.conformance.case import Case, Level
 from cnnkit.conformance.judging import judge
 from cnnkit.conformance.ledger import Ledger, only_predicts
-from cnnkit.conformance.measure import THRESHOLD
+from cnnkit.conformance.measure import THRESHOLD, CaseFault
 from cnnkit.conformance.refusals import refused_precision, refuses, says_nothing
 from cnnkit.conformance.report import CaseResult, reasons_for_red
 from cnnkit.conformance.selection import (
@@ -141,7 +141,10 @@ def _result(bound: BoundCase) -> CaseResult:
     made = _backend(bound.backend, bound.device, bound.precision, _Options(bound.options))
     if not isinstance(made, Backend):
         return load_result(bound.pair, made)
-    verdict = judge(bound.case, made, bound.precision, refuses(bound.backend, bound.device, bound.precision))
+    try:
+        verdict = judge(bound.case, made, bound.precision, refuses(bound.backend, bound.device, bound.precision))
+    except CaseFault as fault:
+        raise CaseFault(f"{bound}: the suite itself is at fault, not backend '{bound.backend}': {fault}") from fault
     return tried(bound.pair, {key: value for key, value in vars(verdict).items() if key != "question"})
 
 
@@ -235,7 +238,9 @@ def _not_tried_alone(_: object) -> None:
 
 
 def _check_ledger(bound: BoundCase) -> None:
-    problems = _ledger(bound.backend).problems
+    found = _ledger(bound.backend)
+    tried = [_RECORDED.get(_key(bound, pair)) for pair in pairs(suite_cases(), bound.level, bound.precisions)]
+    problems = [*found.problems, *found.unused_features([result for result in tried if result], suite_cases())]
     if problems:
         raise ConformanceFailure("\n".join(problems))
 

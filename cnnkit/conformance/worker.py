@@ -23,6 +23,7 @@ from cnnkit import plugins
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.judging import Verdict, judge
+from cnnkit.conformance.measure import CaseFault
 from cnnkit.conformance.refusals import refused_precision, refuses
 from cnnkit.conformance.selection import in_words, shortened, suite_cases
 from cnnkit.errors import BackendUnavailable, CnnkitError, OptionError
@@ -100,6 +101,9 @@ class Worker:
         faulthandler.dump_traceback_later(0.9 * time_limit, exit=False, file=self.notes)
         try:
             verdict = judge(tried, backend, precision, refuses(self.name, self.device, precision))
+        except CaseFault as fault:
+            message = f"The suite itself is at fault, not the backend: {fault}"
+            return {"outcome": "not-run", "message": message, "traceback": traceback.format_exc()}
         except BaseException as error:  # noqa: BLE001 - an engine raised it, for no key is heard here, or it has no text
             message, kind = in_words(error)
             verdict = Verdict("failed", 0.0, None, "run", message, kind, traceback.format_exc())

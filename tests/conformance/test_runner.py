@@ -178,6 +178,24 @@ def _asked_for_a_case_that_is_not_there(ask):
     return changed
 
 
+def test_a_case_that_proves_nothing_has_not_run_and_is_no_failure_of_the_backend(monkeypatch, tmp_path):
+    """The worker's NumPy has another idea of finite, so that every case is at fault."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import cnnkit.conformance.measure as m\n"
+        "was = m.errors_in_units\n"
+        "def changed(answer, expected, precision):\n"
+        "    return was(answer, m.Numbers(expected.value, expected.scale + m.np.inf), precision)\n"
+        "m.errors_in_units = changed\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = run("loopback", only=FORWARD[:2], precisions=["float32"])
+    assert report.failures == []
+    assert report.counts["not-run"] == len(report.cases)
+    said = "\n".join(report.reasons)
+    assert "2 cases prove nothing, dense.forward.square[float32] first. The suite itself is at fault, not the" in said
+    assert report.red
+
+
 @pytest.mark.parametrize("hook", ["supports", "deviations"])
 def test_a_hook_that_interrupts_is_a_fault_of_the_plugin(monkeypatch, hook):
     monkeypatch.setenv("UNRULY_INTERRUPTS", hook)
