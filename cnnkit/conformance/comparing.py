@@ -19,15 +19,17 @@ from cnnkit.arrays import Images, Labels, Parameters, dtype_of
 from cnnkit.backend import Backend
 from cnnkit.conformance.measure import THRESHOLD, Mismatch, Numbers, compare, roundoff
 from cnnkit.conformance.question import Question, draw_images, draw_labels, draw_parameters, expected_answer
+from cnnkit.conformance.sandwiches import back_alone, front_alone, sandwich, split
 from cnnkit.conformance.selection import in_words, shortened
 from cnnkit.conformance.shrink import Refuses
 from cnnkit.conformance.subject import Refusal, Subject
 from cnnkit.errors import TrainingNotSupported
-from cnnkit.model import Model
+from cnnkit.model import Dense, Flatten, Layer, Model
 from cnnkit.parameters import own_parameters
 
 Direction: TypeAlias = Literal["forward", "backward"]
-Outcome: TypeAlias = Literal["agrees", "parts", "refuses", "fails", "does-not-train"]
+Outcome: TypeAlias = Literal["agrees", "parts", "refuses", "fails", "does-not-train", "unseen"]
+"""`unseen` is the gradient of an input where the layer that would show it is itself wrong."""
 
 MOVE = 4.0
 """How many u's the parameters are moved, up or down at random, to see whether a decision hangs on rounding."""
@@ -49,13 +51,19 @@ class Cell:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing is wrong here. A backend that says that it only predicts is not wrong."""
-        return self.outcome in ("agrees", "does-not-train")
+        """Whether nothing wrong is known here. A backend that says that it only predicts is not wrong."""
+        return self.outcome in ("agrees", "does-not-train", "unseen")
+
+
+UNSEEN = Cell("unseen", message="what would show it is itself wrong, or not finite")
+
+FRONT = ("gradient of 0.kernel", "gradient of 0.bias")
+"""What shows the gradient of the input of what lies in a sandwich."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One place: the output of a layer, the loss, or the gradient of a parameter; and a cell for each backend."""
+    """One place: the output of a layer, the loss, or a gradient; and a cell for each backend."""
 
     direction: Direction
     layer: int
@@ -168,31 +176,116 @@ def _forward(question: Question, subjects: Mapping[str, Subject]) -> Iterator[Ro
         parameters = own_parameters(model.plan(), question.parameters)
         whole = replace(question, model=model, parameters=parameters, ask="predict", labels=None)
         alone = replace(_part(question, inputs[index], index, index + 1), ask="predict", labels=None)
-        cells = _worse_of(_cells(whole, subjects)["output"], _cells(alone, subjects)["output"])
+        cells = _worst_of(_cells(whole, subjects)["output"], _cells(alone, subjects)["output"])
         yield Row("forward", index, layer.kind, cells)
 
 
 def _backward(question: Question, subjects: Mapping[str, Subject]) -> Iterator[Row]:
     inputs, count = _inputs(question), len(question.model.layers)
+    specs = question.plan.parameters
+    first, last = min(spec.layer for spec in specs), max(spec.layer for spec in specs)
     whole = _cells(question, subjects)
-    yield Row("backward", count - 1, "loss", whole["loss"])
-    for layer in sorted({spec.layer for spec in question.plan.parameters}, reverse=True):
-        alone = _cells(_part(question, inputs[layer], layer, count), subjects)
-        for spec in reversed(question.plan.parameters):
-            if spec.layer == layer:
-                kind = spec.name.rpartition(".")[2]
-                cells = _worse_of(whole[f"gradient of {spec.name}"], alone[f"gradient of 0.{kind}"])
-                yield Row("backward", layer, f"gradient of {spec.name}", cells)
+    end = _cells(_part(question, inputs[last], last, count), subjects)
+    yield Row("backward", count - 1, "loss", _worst_of(whole["loss"], end["loss"]))
+    for layer in range(count - 2, first - 1, -1):
+        seen = _sandwiched(question, layer, inputs[layer : layer + 2], subjects)
+        if "activation" in seen:
+            what = f"gradient of the input of its {getattr(question.model.layers[layer], 'activation', None)}"
+            yield Row("backward", layer, what, _only_seen(whole["loss"], seen["activation"]))
+        own = [spec.name for spec in reversed(specs) if spec.layer == layer]
+        alone = _cells(_part(question, inputs[layer], layer, count), subjects) if own else {}
+        for name in own:
+            kind = name.rpartition(".")[2]
+            cells = _worst_of(whole[f"gradient of {name}"], alone[f"gradient of 0.{kind}"], seen[kind])
+            yield Row("backward", layer, f"gradient of {name}", cells)
+        if layer > first:
+            yield Row("backward", layer, "gradient of its input", _only_seen(whole["loss"], seen["input"]))
+
+
+def _sandwiched(
+    question: Question, index: int, around: list[Images], subjects: Mapping[str, Subject]
+) -> dict[str, dict[str, Cell]]:
+    """The gradients of the kernel and the bias of a layer, of its input, and of that of its activation.
+
+    `around` are the input and the output of the layer.
+    """
+    plain, activation = split(question.model.layers[index])
+    is_last = isinstance(plain, Dense) and activation is None and index == len(question.model.layers) - 2
+    part = _part(question, around[0], index, index + 1)
+    names = [name.rpartition(".")[2] for name in part.parameters]
+    parameters = {f"1.{kind}": part.parameters[f"0.{kind}"] for kind in names}
+    if not all(np.isfinite(array).all() for array in (*around, *parameters.values())) or not around[0].size:
+        return {kind: {} for kind in ("input", *names)}
+    between, found = around[1], {}
+    if activation is not None:
+        between = _output(replace(part, model=Model(input_shape=part.model.input_shape, layers=[plain])))
+        found["activation"] = _believed([activation], (between, around[1]), question.precision, {}, subjects)["input"]
+    edges = around[0], None if is_last else between
+    return found | _believed([plain], edges, question.precision, parameters, subjects)
+
+
+def _believed(
+    layers: list[Layer],
+    edges: tuple[Images, Images | None],
+    precision: str,
+    parameters: Parameters,
+    subjects: Mapping[str, Subject],
+) -> dict[str, dict[str, Cell]]:
+    """What a sandwich of `layers` shows of each backend, less what may come from its bread.
+
+    `edges` are what goes into the layers and what comes out of them; without the latter, softmax is next.
+    """
+    before, after = edges
+    question = sandwich(layers, before, precision, parameters, end=after is not None)
+    found = _cells(question, subjects)
+    shown = {what.removeprefix("gradient of 1."): cells for what, cells in found.items() if " of 1." in what}
+    shown["input"] = {}
+    for name, subject in subjects.items():
+        views = {what: found[what][name] for what in FRONT}
+        if not all(found[what][name].is_good for what in found if what != "loss"):
+            pixels = before.reshape(-1, 1, 1, before.shape[-1])  # a front that no order of flatten matters to
+            front = front_alone(pixels if isinstance(layers[0], Flatten) else before, precision)
+            bread = _cells(front, {name: subject})
+            views = {what: cell for what, cell in views.items() if bread[what][name].is_good}
+            if not _is_good_behind(bread, after, precision, name, subject):
+                views = {}
+                for cells in shown.values():
+                    cells[name] = UNSEEN
+        shown["input"] |= _worst_of(*[{name: cell} for cell in views.values()]) or {name: UNSEEN}
+    return shown
+
+
+def _is_good_behind(
+    front: Mapping[str, Mapping[str, Cell]], after: Images | None, precision: str, name: str, subject: Subject
+) -> bool:
+    """Whether the layers behind a sandwich's filling are not known to be wrong by themselves."""
+    answers = [front]
+    if after is not None:
+        alone, both = (_cells(make(after, precision), {name: subject}) for make in (front_alone, back_alone))
+        answers += [alone, both]
+        if any(alone[what][name].is_good and not both[what][name].is_good for what in FRONT):
+            return False
+    return all(cells[what][name].outcome not in ("fails", "refuses") for cells in answers for what in FRONT)
+
+
+def _only_seen(whole: Mapping[str, Cell], seen: Mapping[str, Cell]) -> dict[str, Cell]:
+    """What the sandwich shows, unless the whole model has no gradients to show."""
+    answered = ("agrees", "parts")
+    return {name: seen.get(name, UNSEEN) if cell.outcome in answered else cell for name, cell in whole.items()}
 
 
 def _inputs(question: Question) -> list[Images]:
-    """What each layer should get, rounded to the precision; the first one gets the images."""
-    dtype = dtype_of(question.precision)
+    """What each layer should get, rounded to the precision, from the images to the output of the model."""
     found: list[Images] = [question.images]
-    for index in range(len(question.model.layers) - 1):
-        right = expected_answer(_part(replace(question, ask="predict"), found[-1], index, index + 1)).numbers["output"]
-        found.append(right.value.astype(dtype))
+    for index in range(len(question.model.layers)):
+        found.append(_output(_part(question, found[-1], index, index + 1)))
     return found
+
+
+def _output(question: Question) -> Images:
+    """The right output, rounded to the precision."""
+    right = expected_answer(replace(question, ask="predict", labels=None)).numbers["output"]
+    return right.value.astype(dtype_of(question.precision))
 
 
 def _part(question: Question, images: Images, begin: int, end: int) -> Question:
@@ -212,13 +305,17 @@ def _cells(question: Question, subjects: Mapping[str, Subject]) -> dict[str, dic
     }
 
 
-def _worse_of(whole: Mapping[str, Cell], alone: Mapping[str, Cell]) -> dict[str, Cell]:
-    """For each backend the cell that is not good, or else the larger error."""
+def _worst_of(*views: Mapping[str, Cell]) -> dict[str, Cell]:
+    """For each backend the first cell that is not good, or else the one with the largest error."""
 
     def rank(cell: Cell) -> tuple[bool, float]:
-        return not cell.is_good, cell.units or 0.0
+        return cell.units is not None, cell.units or 0.0
 
-    return {name: cell if not cell.is_good else max(cell, alone[name], key=rank) for name, cell in whole.items()}
+    found = {}
+    for name in views[0] if views else ():
+        cells = [view[name] for view in views if name in view]
+        found[name] = next((cell for cell in cells if not cell.is_good), None) or max(cells, key=rank)
+    return found
 
 
 def _answer(subject: Subject, question: Question) -> dict[str, Any] | Cell:

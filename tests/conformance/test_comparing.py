@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from faults import MEAN_FOR_MAXIMUM, NO_TANH, SUMMED, WRONG_SIDE, Faulty, FaultyProgram, right
+from mutants.right import BY_OPERATION, cross_entropy
 
 from cnnkit import (
+    AvgPool2D,
     Backend,
     Conv2D,
     Dense,
@@ -21,6 +23,8 @@ from cnnkit import (
     load_preset,
 )
 from cnnkit.conformance.comparing import compare_backends, in_precision, question_about
+from cnnkit.layerwise import Kernels, LayerwiseBackend
+from cnnkit.plan import ActivationOp, AvgPool2DOp, Conv2DOp, DenseOp, FlattenOp, MaxPool2DOp, SoftmaxOp
 from cnnkit.plugins import Unsupported
 
 MODEL = Model(
@@ -96,6 +100,135 @@ def test_a_small_fault_deep_in_a_large_model_is_found():
     assert first(Scaled((model.layers[7].units, units), 1.0005), model) == ("forward", 8, "dense")
 
 
+DEEP = Model(
+    input_shape=(12, 11, 3),
+    layers=[
+        Conv2D(filters=8, kernel_size=3, padding="same", activation="relu"),
+        Conv2D(filters=9, kernel_size=3, strides=2, activation="tanh"),
+        Conv2D(filters=10, kernel_size=2, padding="same"),
+        AvgPool2D(pool_size=2, strides=1),
+        Conv2D(filters=11, kernel_size=2, use_bias=False, activation="sigmoid"),
+        Flatten(),
+        Dense(units=13, activation="relu"),
+        Dense(units=12),
+        Softmax(),
+    ],
+)
+
+
+def planted(precision="float32", *, forward=1.0, input_=1.0, kernel=1.0, bias=1.0, in_=lambda _: True):
+    """Right, but the output or a gradient of some operations is multiplied by a factor."""
+
+    def wrapped(run):
+        def wrong(op, x, *parameters):
+            y, pullback = run(op, x, *parameters)
+            factors = [x.dtype.type(factor) for factor in (input_, kernel, bias)]
+
+            def wrong_pullback(dy):
+                return tuple(array * factor for array, factor in zip(pullback(dy), factors, strict=False))
+
+            return (y * x.dtype.type(forward), wrong_pullback) if in_(op) else (y, pullback)
+
+        return wrong
+
+    by = {kind: run if kind is SoftmaxOp else wrapped(run) for kind, run in BY_OPERATION.items()}
+    return LayerwiseBackend("planted", Kernels(by, cross_entropy), precision)
+
+
+def wide(count):
+    """Operations with parameters that make so many numbers of each pixel or row, and no others."""
+    return lambda op: isinstance(op, (Conv2DOp, DenseOp)) and op.output_shape[-1] == count
+
+
+WIDTHS = {0: 8, 1: 9, 2: 10, 4: 11, 6: 13, 7: 12}
+"""The layers of DEEP that have parameters."""
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_small_fault_is_named_at_its_layer_whatever_it_is(precision):
+    small = {"kernel": {"kernel": 1.01}, "bias": {"bias": 1.01}, "input": {"input_": 1.01}, "layer": {"forward": 1.001}}
+    backends, places = {}, {}
+    for layer, width in WIDTHS.items():
+        for what, factor in small.items():
+            if (layer, what) in ((0, "input"), (4, "bias")):
+                continue  # nobody needs the one, and the other is not there
+            name = f"{what} of {layer}"
+            backends[name] = planted(precision, **factor, in_=wide(width))
+            gradient = "gradient of its input" if what == "input" else f"gradient of {layer}.{what}"
+            kind = DEEP.layers[layer].kind
+            places[name] = ("forward", layer, kind) if what == "layer" else ("backward", layer, gradient)
+    found = compare_backends(question_about(DEEP, precision), backends | {"right": right(precision)}).partings
+    assert {name: (row.direction, row.layer, row.what) for name, row in found.items()} == places
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "place"),
+    [
+        (Conv2DOp, {"kernel": 1.01}, (4, "gradient of 4.kernel")),
+        (Conv2DOp, {"bias": 1.01}, (2, "gradient of 2.bias")),
+        (Conv2DOp, {"input_": 1.01}, (4, "gradient of its input")),
+        (DenseOp, {"kernel": 1.01}, (7, "gradient of 7.kernel")),
+        (DenseOp, {"bias": 1.01}, (7, "gradient of 7.bias")),
+        (DenseOp, {"input_": 1.01}, (7, "gradient of its input")),
+        (AvgPool2DOp, {"input_": 1.01}, (3, "gradient of its input")),
+        (ActivationOp, {"input_": 1.01}, (6, "gradient of the input of its relu")),
+    ],
+)
+def test_a_fault_of_a_kind_of_layer_is_named_at_its_last_layer_though_the_bread_has_it_too(kind, factor, place):
+    backend = planted(**factor, in_=lambda op: isinstance(op, kind))
+    assert first(backend, DEEP) == ("backward", *place)
+
+
+def test_a_flatten_that_goes_back_in_another_order_is_named():
+    def flatten(op, x):
+        y, pullback = BY_OPERATION[FlattenOp](op, x)
+        return y, lambda dy: (pullback(dy)[0][:, ::-1],)
+
+    backend = LayerwiseBackend("wrong", Kernels({**BY_OPERATION, FlattenOp: flatten}, cross_entropy), "float32")
+    assert first(backend, DEEP) == ("backward", 5, "gradient of its input")
+
+
+def test_what_the_bread_alone_gets_wrong_is_said_to_be_unseen():
+    backend = planted(kernel=1.01, bias=1.01, in_=lambda op: isinstance(op, Conv2DOp))
+    found = compare_backends(question_about(DEEP), {"wrong": backend})
+    seen = {row.layer: row.cells["wrong"].outcome for row in found.rows if row.what == "gradient of its input"}
+    assert seen == {7: "agrees", 6: "agrees", 5: "unseen", 4: "unseen", 3: "unseen", 2: "unseen", 1: "unseen"}
+
+
+def test_small_faults_on_the_way_back_are_named_in_a_large_model():
+    conv, dense = (lambda op: isinstance(op, Conv2DOp)), (lambda op: isinstance(op, DenseOp))
+    backends = {
+        "conv kernel": planted(kernel=1.01, in_=conv),
+        "conv input": planted(input_=1.01, in_=conv),
+        "first conv": planted(bias=1.01, in_=wide(32)),
+        "pool": planted(input_=1.01, in_=lambda op: isinstance(op, MaxPool2DOp)),
+        "dense input": planted(input_=1.01, in_=dense),
+    }
+    found = compare_backends(question_about(load_preset("seed-tf").model, batch=2), backends).partings
+    assert {name: (row.layer, row.what) for name, row in found.items()} == {
+        "conv kernel": (3, "gradient of 3.kernel"),
+        "conv input": (3, "gradient of its input"),
+        "first conv": (1, "gradient of 1.bias"),
+        "pool": (4, "gradient of its input"),
+        "dense input": (8, "gradient of its input"),
+    }
+
+
+def test_a_backend_that_knows_no_bread_is_not_blamed_for_it():
+    model = Model(input_shape=(4, 3, 2), layers=[Flatten(), Tanh(), Dense(units=3), Softmax()])
+    image = Model(input_shape=(4, 3, 2), layers=[Conv2D(filters=3, kernel_size=(4, 3)), Tanh(), Flatten(), Softmax()])
+
+    def refuses(kind):
+        return lambda plan: [
+            Unsupported(f"layers[{op.layer}]", "kind", "none") for op in plan.operations if isinstance(op, kind)
+        ]
+
+    for asked, kind in ((model, Conv2DOp), (image, DenseOp)):
+        found = compare_backends(question_about(asked), {"a": right()}, {"a": refuses(kind)})
+        assert found.agree
+        assert "refuses" not in {cell.outcome for row in found.rows for cell in row.cells.values()}
+
+
 def test_right_backends_agree_in_both_precisions():
     for precision in ("float32", "float64"):
         found = compare_backends(question_about(MODEL, precision), {"a": right(precision), "b": right(precision)})
@@ -103,7 +236,9 @@ def test_right_backends_agree_in_both_precisions():
         assert found.is_clear
         assert 0 < found.worst < 20
         assert {row.direction for row in found.rows} == {"forward", "backward"}
-        assert [row.layer for row in found.rows] == [*range(10), 9, 8, 8, 7, 7, 3, 3, 1, 1]
+        backward = [row.layer for row in found.rows[10:]]  # bias, kernel and input, and the input of an activation
+        assert backward == [9, 8, 8, 8, 7, 7, 7, 6, 5, 4, 3, 3, 3, 3, 2, 1, 1]
+        assert all(cell.outcome == "agrees" for row in found.rows for cell in row.cells.values())
 
 
 def test_the_error_is_in_units_of_the_threshold():
