@@ -55,7 +55,7 @@ class Cell:
         return self.outcome in ("agrees", "does-not-train", "unseen")
 
 
-UNSEEN = Cell("unseen", message="what would show it is itself wrong, or not finite")
+UNSEEN = Cell("unseen", message="what would show it is itself wrong, or the numbers are too large")
 
 FRONT = ("gradient of 0.kernel", "gradient of 0.bias")
 """What shows the gradient of the input of what lies in a sandwich."""
@@ -214,7 +214,8 @@ def _sandwiched(
     part = _part(question, around[0], index, index + 1)
     names = [name.rpartition(".")[2] for name in part.parameters]
     parameters = {f"1.{kind}": part.parameters[f"0.{kind}"] for kind in names}
-    if not all(np.isfinite(array).all() for array in (*around, *parameters.values())) or not around[0].size:
+    most = np.sqrt(np.finfo(dtype_of(question.precision)).max)  # of larger numbers even a product is not finite
+    if not all((np.abs(array) < most).all() for array in (*around, *parameters.values())) or not around[0].size:
         return {kind: {} for kind in ("input", *names)}
     between, found = around[1], {}
     if activation is not None:

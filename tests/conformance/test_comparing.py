@@ -214,6 +214,19 @@ def test_small_faults_on_the_way_back_are_named_in_a_large_model():
     }
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e37])
+def test_numbers_that_leave_no_gradients_to_see_are_no_fault(number):
+    model = Model(
+        input_shape=(3, 3, 1), layers=[Conv2D(filters=2, kernel_size=2), Flatten(), Dense(units=2), Softmax()]
+    )
+    kernel = np.full((2, 2, 1, 2), 0.25 / 4, np.float32)
+    parameters = question_about(model).parameters | {"0.kernel": kernel}
+    images = np.full((2, 3, 3, 1), number, np.float32)
+    found = compare_backends(question_about(model, images=images, parameters=parameters), {"a": right()})
+    assert {cell.message for row in found.rows for cell in row.cells.values() if not cell.is_good} == set()
+    assert {row.cells["a"].outcome for row in found.rows if row.what == "gradient of its input"} == {"unseen"}
+
+
 def test_a_backend_that_knows_no_bread_is_not_blamed_for_it():
     model = Model(input_shape=(4, 3, 2), layers=[Flatten(), Tanh(), Dense(units=3), Softmax()])
     image = Model(input_shape=(4, 3, 2), layers=[Conv2D(filters=3, kernel_size=(4, 3)), Tanh(), Flatten(), Softmax()])
