@@ -32,6 +32,7 @@ def all_cases() -> tuple[Case, ...]:
         scores,
         sizes,
         states,
+        ways,
     )
 
     modules = (
@@ -52,6 +53,7 @@ def all_cases() -> tuple[Case, ...]:
         optimizers,
         epochs,
         batches,
+        ways,
         states,
         combinations,
         combined_training,

@@ -15,7 +15,7 @@ from cnnkit.conformance.subject import Subject
 from cnnkit.model import Dense, Dropout, Layer, Rescale, Softmax
 from cnnkit.optimizers import SGD, Adam
 
-MOMENTUM = SGD(learning_rate=0.3, momentum=0.8)
+MOMENTUM = SGD(learning_rate=0.05, momentum=0.8)
 
 MODELS: dict[str, tuple[str, tuple[Layer, ...], tuple[int, ...], dict[str, Any]]] = {
     "images": ("images", TANHNET, TANHNET_SHAPE, {}),

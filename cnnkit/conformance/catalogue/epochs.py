@@ -28,7 +28,7 @@ from cnnkit.conformance.subject import Subject
 from cnnkit.model import AvgPool2D, Conv2D, Dense, Dropout, Flatten, Layer, Rescale, Softmax
 from cnnkit.optimizers import SGD, Adam, AdamW
 
-MOMENTUM = SGD(learning_rate=0.3, momentum=0.8)
+MOMENTUM = SGD(learning_rate=0.05, momentum=0.8)
 
 
 # ---------------------------------------------------------------------------------------------------------------- epochs
@@ -88,7 +88,7 @@ PARTIAL_CASES = [
         "v20.epoch.adam",
         "Each batch of an epoch is one step of Adam, the last one too",
         _epoch((6, 2, 0, 1, 5, 3, 4), 3),
-        optimizer=Adam(learning_rate=0.05),
+        optimizer=Adam(learning_rate=0.005),
         batch=7,
     ),
     *(
@@ -101,8 +101,8 @@ PARTIAL_CASES = [
             step=2,
         )
         for name, optimizer in {
-            "adam": Adam(learning_rate=0.05, beta_1=0.6, beta_2=0.8, epsilon=0.01),
-            "adamw": AdamW(learning_rate=0.05, beta_1=0.7, beta_2=0.9, epsilon=0.01, weight_decay=0.1),
+            "adam": Adam(learning_rate=0.01, beta_1=0.6, beta_2=0.8, epsilon=0.01),
+            "adamw": AdamW(learning_rate=0.01, beta_1=0.7, beta_2=0.9, epsilon=0.01, weight_decay=0.1),
         }.items()
     ),
     trial(
