@@ -33,7 +33,7 @@ An array of the engine needs `+ - * / **`, with their in-place forms if it can b
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
@@ -86,12 +86,20 @@ class Kernels:
     to_host: Callable[[Any], Array] = np.asarray
 
     def missing(self, plan: Plan) -> list[Unsupported]:
-        """What in `plan` has no kernel: the answer of `cnnkit_supports`, or its beginning."""
-        return [
-            Unsupported(f"layers[{op.layer}]", feature_of(op), f"the backend has no kernel for {type(op).__name__}")
-            for op in plan.operations
-            if type(op) not in self.by_operation and not isinstance(op, DropoutOp)
-        ]
+        """What in `plan` has no kernel."""
+        return without_kernel(plan, self.by_operation)
+
+
+def without_kernel(plan: Plan, there: Container[type[Operation]]) -> list[Unsupported]:
+    """What in `plan` needs a kernel that is not `there`: the answer of `cnnkit_supports`, or its beginning.
+
+    A plugin lists the kinds of operations in its own module, so that the question can be answered without the engine.
+    """
+    return [
+        Unsupported(f"layers[{op.layer}]", feature_of(op), f"the backend has no kernel for {type(op).__name__}")
+        for op in plan.operations
+        if type(op) not in there and not isinstance(op, DropoutOp)
+    ]
 
 
 @final

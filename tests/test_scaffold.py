@@ -1,5 +1,7 @@
 """`cnnkit new-backend`: what it writes is built, installed and judged, and what it must not do it does not."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -110,6 +112,63 @@ def test_with_level_training_it_learns_on_the_day_it_is_made(tmp_path, authors_m
         done = subprocess.run(command, shell=True, cwd=tmp_path, env=authors_machine, capture_output=True, text=True)  # noqa: PLW1510, S602 - it must fail
         assert done.returncode != 0
         assert re.search(message, done.stderr)
+
+
+# ------------------------------------------------------------------------------------ asked, before there is an engine
+
+ASKED = """
+import json, sys
+from cnnkit.cli import main
+sys.argv = ["cnnkit", "why", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as ended:
+    code = ended.code or 0
+print(json.dumps({"code": code, "imported": sorted(name for name in sys.modules if "my_engine" in name)}))
+"""
+
+
+def registered(folder):
+    """The environment of an interpreter in which the package in `folder` is installed."""
+    (project,) = folder.glob("*/pyproject.toml")
+    about = tomllib.loads(project.read_text())["project"]
+    information = project.parent / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n"
+    )
+    ((name, module),) = about["entry-points"]["cnnkit.backends"].items()
+    (information / "entry_points.txt").write_text(f"[cnnkit.backends]\n{name} = {module}\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CNNKIT_")}
+    return {**kept, "PYTHONPATH": str(project.parent)}
+
+
+@pytest.mark.parametrize("level", ["inference", "training"])
+@pytest.mark.parametrize("which", [["--backend", "my-engine"], ["--all"]], ids=["one", "all"])
+def test_what_it_supports_is_told_without_its_engine(tmp_path, level, which):
+    new_backend("my-engine", tmp_path, level)
+    command = [sys.executable, "-c", ASKED, "seed-tf", *which]
+    done = subprocess.run(command, env=registered(tmp_path), capture_output=True, text=True, check=True)
+    *said, facts = done.stdout.splitlines()
+    assert any(line.startswith("my-engine: runs it") for line in said)
+    assert json.loads(facts) == {"code": 0, "imported": ["cnnkit_my_engine", "cnnkit_my_engine.plugin"]}
+
+
+@pytest.mark.parametrize("level", ["inference", "training"])
+def test_an_operation_that_is_not_listed_is_refused_beforehand_and_by_the_backend(tmp_path, level):
+    folder = new_backend("my-engine", tmp_path, level)
+    plugin = folder / "cnnkit_my_engine" / "plugin.py"
+    before, listed, behind = plugin.read_text().partition("OPERATIONS = (\n")
+    plugin.write_text(before + listed + behind.replace("    MaxPool2DOp,\n", ""))
+    ask = (
+        "from cnnkit import initial_parameters, load_preset, get_backend, plugins\n"
+        "model = load_preset('seed-numpy').for_data((8, 8, 1), 3).model\n"
+        "print(*((one.path, one.feature) for one in plugins.unsupported('my-engine', model.plan())))\n"
+        "get_backend('my-engine').compile(model.plan(), initial_parameters(model, 0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", ask], env=registered(tmp_path), capture_output=True, text=True)  # noqa: PLW1510 - it must fail
+    assert re.fullmatch(r"\('layers\[\d\]', 'pool.max'\)\n", done.stdout), done.stderr
+    assert "UnsupportedModel: Backend 'my-engine' does not support pool.max" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------ what is not written
