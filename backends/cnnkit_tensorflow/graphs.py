@@ -193,8 +193,9 @@ class Graphs:
             return step + 1, loss_sum + tf.cast(loss, tf.float64) * count, vector, slots
 
         begin = (tf.constant(0), tf.constant(0.0, tf.float64), vector, slots)
+        # One step at a time: two of them in memory are no quicker.
         _, loss_sum, vector, slots = tf.while_loop(
-            lambda step, *_: step < steps, take_step, begin, parallel_iterations=2
+            lambda step, *_: step < steps, take_step, begin, parallel_iterations=1
         )
         return loss_sum, vector, slots
 
