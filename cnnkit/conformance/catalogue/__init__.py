@@ -18,6 +18,7 @@ def all_cases() -> tuple[Case, ...]:
         company,
         conduct,
         convolution,
+        crossed,
         dense,
         epochs,
         layouts,
@@ -56,6 +57,7 @@ def all_cases() -> tuple[Case, ...]:
         ways,
         states,
         combinations,
+        crossed,
         combined_training,
         networks,
     )

@@ -137,7 +137,7 @@ def _laid(lay: Callable[[Any], Any], call: Body, kind: str) -> Body:
 
 
 def _is_asked(kind: str, layout: str, call: str) -> bool:
-    if kind == "single":  # the conversion is one more way through an engine, not one for each layout
+    if kind in ("single", "byte-features"):  # one more way through an engine, not one for each layout
         return layout in ("read-only", "gaps")
     if kind == "images" and call == "epoch":
         return False  # v48.epoch asks
