@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -22,7 +21,10 @@ from cnnkit.plan import Plan
 from cnnkit.presets import preset_names
 
 if TYPE_CHECKING:
+    from cnnkit.conformance.comparing import Cell, Comparison
     from cnnkit.conformance.judging import Verdict
+    from cnnkit.conformance.ledger import Ledger
+    from cnnkit.conformance.question import Question
 
 REPLAY_LIMIT: Final = 120.0
 """Seconds in which an engine is imported and answers once."""
@@ -65,7 +67,8 @@ def why(
 ) -> None:
     """Say whether a backend runs a model and, if not, why, and which backends could. Starts no engine.
 
-    Exit code 0 if all that were named run it, or with --all if one of the installed does; else 1.
+    It asks the backend's plugin, and the ledger in which the plugin says where it deviates. Exit code 0 if all that
+    were named run the model, or with --all if one of the installed does; else 1.
     """
     if all_ == (backend is not None):
         raise OptionError("give either --backend NAME, or --all for every installed backend.")
@@ -73,7 +76,7 @@ def why(
     found, _, optimizer = _model_of(model)
     plan = found.plan()
     names = plugins.backend_names() if backend is None else _several(backend)
-    answers = {name: _ask(name, plan, device, precision) for name in names}
+    answers = {name: _ask(name, plan, device, precision, optimizer) for name in names}
     refused = [name for name, answer in answers.items() if not answer["runs"]]
     could = _alternatives(answers, plan, precision) if refused else []
     ok = len(refused) < len(names) if all_ else not refused
@@ -108,18 +111,54 @@ def _needs(plan: Plan, optimizer: Optimizer | None, precision: str) -> list[str]
     return sorted(features_of(plan, optimizer, precision))
 
 
-def _ask(name: str, plan: Plan, device: str | None, precision: str) -> dict[str, Any]:
+def _ask(
+    name: str, plan: Plan, device: str | None, precision: str, optimizer: Optimizer | None = None
+) -> dict[str, Any]:
     """What the plugin of `name` says, before it creates anything: whether it is ready, and what in the plan it refuses."""
     status = plugins.status(name, device)
     answer = {"name": name, "state": status.state, "reason": status.reason, "fix": status.fix}
+    needs = set(_needs(plan, None, precision))
+    to_train = set(_needs(plan, optimizer, precision)) - needs
+    refusals, ledger = [], {}
     try:
         refusals = plugins.unsupported(name, plan, device, precision)
+        ledger = _ledger_of(name, needs - {one.feature for one in refusals}, to_train)
     except BackendUnavailable as error:
         if status.ready:
             answer |= {"state": error.status.state, "reason": error.status.reason, "fix": error.status.fix}
-        refusals = []
     rows = [{"path": one.path, "feature": one.feature, "reason": one.reason} for one in refusals]
-    return {**answer, "runs": answer["state"] == "ready" and not rows, "refuses": rows}
+    runs = answer["state"] == "ready" and not rows and not ledger.get("refuses")
+    return {**answer, "runs": runs, "refuses": rows, "ledger": ledger or None}
+
+
+def _ledger_of(name: str, needs: set[str], to_train: set[str]) -> dict[str, Any]:
+    """What the ledger of the plugin of `name` says: the level, what it refuses of some features, and what is wrong in it."""
+    from cnnkit.conformance.ledger import read
+
+    path = plugins.deviations(name)
+    if path is None:
+        return {}
+    ledger = read(path, ())
+    problems: tuple[str, ...] = ()
+    if ledger.damaged or not path.is_file():
+        from cnnkit.conformance.catalogue import all_cases
+
+        problems = read(path, all_cases()).problems
+    return {
+        "path": str(path),
+        "level": ledger.level or "training",
+        "refuses": _refused(ledger, needs),
+        "does_not_train": _refused(ledger, to_train),
+        "problems": list(problems),
+    }
+
+
+def _refused(ledger: Ledger, features: set[str]) -> list[dict[str, str]]:
+    return [
+        {"feature": entry.feature, "reason": entry.reason, "issue": entry.issue}
+        for entry in ledger.deviations
+        if entry.feature in features
+    ]
 
 
 def _alternatives(answers: Mapping[str, Any], plan: Plan, precision: str) -> list[str]:
@@ -137,12 +176,19 @@ def _print_answers(
         more = [feature for feature in _needs(plan, optimizer, precision) if feature not in needs]
         common.console.print(f"To train it with {type(optimizer).__name__} also takes {', '.join(more)}.")
     for name, answer in answers.items():
+        ledger = answer["ledger"] or {}
         if answer["runs"]:
-            _say(f"{name}: runs it")
+            _say(f"{name}: runs it{', but predicts only' if ledger.get('level') == 'inference' else ''}")
         elif answer["state"] != "ready":
             _say(f"{name}: is not ready ({answer['state']}): {answer['reason']}. {answer['fix']}.")
         for refusal in answer["refuses"]:
             _say(f"{name}: refuses {refusal['path']}: {refusal['feature']}: {refusal['reason']}")
+        for refusal in ledger.get("refuses", ()):
+            _say(f"{name}: refuses, as its ledger says, {refusal['feature']}: {refusal['reason']}")
+        for refusal in ledger.get("does_not_train", ()) if _trains(plan) else ():
+            _say(f"{name}: does not train it, as its ledger says, {refusal['feature']}: {refusal['reason']}")
+        for problem in ledger.get("problems", ()):
+            _say(f"{name}: has a ledger that is wrong: {problem}")
 
 
 # ------------------------------------------------------------------------------------------------------------- compare
@@ -150,7 +196,7 @@ def _print_answers(
 
 def compare(
     model: ModelArgument,
-    backends: Annotated[str, typer.Option(help="Names with commas between them: numpy,cupy.")],
+    backends: Annotated[str, typer.Option(help="Names with commas between them: numpy,cupy; or one name.")],
     data: Annotated[
         str | None, typer.Option(help="A data set by name, an .npz file or a folder; else random images.")
     ] = None,
@@ -158,14 +204,16 @@ def compare(
     seed: Annotated[int, typer.Option(help="Of the random numbers.", min=0)] = 0,
     device: common.DeviceOption = None,
     precision: common.PrecisionOption = "float32",
+    set_: common.SetOption = None,
     data_dir: common.DataDirOption = None,
     image_size: common.ImageSizeOption = None,
     json_: common.JsonOption = False,
 ) -> None:
     """Run a model on several backends and name the first layer, forward or backward, where one parts from what is right.
 
-    Errors are in units of u * sum|w||x|, as in the conformance suite. Parameters are random, or those of a run. Exit
-    code 0 if all agree within the threshold, 1 if not or if one refuses the model.
+    What is right is worked out in float64 by the conformance suite, so that one backend alone can be compared too.
+    Errors are in units of u * sum|w||x|, as in the suite. Parameters are random, or those of a run. Exit code 0 if all
+    agree within the threshold, 1 if not or if one refuses the model.
     """
     from cnnkit.conformance import comparing
 
@@ -177,7 +225,8 @@ def compare(
         images, labels = test.images, test.labels
         if parameters is None and model in preset_names():
             found = common.find_model(model).for_data(test.image_shape, test.classes).model
-    engines = {name: plugins.get_backend(name, device, precision) for name in names}
+    options = common.backend_options(set_)  # every backend has to know them
+    engines = {name: plugins.get_backend(name, device, precision, **options) for name in names}
     question = comparing.question_about(
         found,
         precision,
@@ -200,7 +249,7 @@ def compare(
         raise typer.Exit(1)
 
 
-def _print_comparison(comparison: Any, names: list[str]) -> None:
+def _print_comparison(comparison: Comparison, names: list[str]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("layer", justify="right")
     table.add_column("what", overflow="fold")
@@ -223,7 +272,7 @@ def _print_comparison(comparison: Any, names: list[str]) -> None:
     _print_remarks(comparison, names)
 
 
-def _print_remarks(comparison: Any, names: list[str]) -> None:
+def _print_remarks(comparison: Comparison, names: list[str]) -> None:
     from cnnkit.conformance.measure import THRESHOLD
 
     backward = [row for row in comparison.rows if row.direction == "backward"]
@@ -237,26 +286,21 @@ def _print_remarks(comparison: Any, names: list[str]) -> None:
             "A ReLU or a max pooling stands so near an edge that rounding may decide it, after which right gradients "
             "differ too. Try another --seed or fewer images."
         )
+    if any(cell.outcome == "unseen" for row in backward for cell in row.cells.values()):
+        common.console.print("? could not be seen, for what would show it is itself wrong or too large.")
     if comparison.agree:
         common.console.print(
-            f"All agree: the worst error is {comparison.worst:.3g} units of u * sum|w||x|; the threshold is "
+            f"{'All agree' if len(names) > 1 else f'{names[0]} agrees with what is right'}: the worst error is {comparison.worst:.3g} units of u * sum|w||x|; the threshold is "
             f"{THRESHOLD:g}."
         )
 
 
-def _cell_text(cell: Any, *, first: bool) -> str:
-    text = {"refuses": "refuses", "fails": "fails", "does-not-train": "-"}.get(cell.outcome)
-    if text is None:
-        text = _units(cell.units)
+def _cell_text(cell: Cell, *, first: bool) -> str:
+    from cnnkit.conformance.reports.digest import units_in_words
+
+    text = {"refuses": "refuses", "fails": "fails", "does-not-train": "-", "unseen": "?"}.get(cell.outcome)
+    text = text or units_in_words(cell.units) or "wrong"
     return f"> {text}" if first else text
-
-
-def _units(units: float | None) -> str:
-    if units is None:
-        return "wrong"
-    if not np.isfinite(units):
-        return "not finite"
-    return f"{units:.2f}" if units < 1000 else f"{units:,.0f}" if units < 1e9 else f"{units:.1e}"
 
 
 # --------------------------------------------------------------------------------------------------------------- repro
@@ -337,7 +381,7 @@ def _replayed(
     return found.pop("backend"), Verdict(**found)
 
 
-def _question_in_words(question: Any) -> str:
+def _question_in_words(question: Question) -> str:
     from cnnkit.conformance.explore import in_words
 
     asked = {"predict": "predict", "gradients": "take the gradients of"}.get(question.ask)
@@ -349,7 +393,7 @@ def _question_in_words(question: Any) -> str:
     return f"{asked} {len(images)} {images.dtype} image{plural} with {count:,} parameters: {in_words(question.model)}"
 
 
-def _verdict_in_words(verdict: Any, threshold: float) -> str:
+def _verdict_in_words(verdict: Verdict, threshold: float) -> str:
     if verdict.outcome == "passed":
         return f"passes; the worst error is {verdict.units or 0.0:.3g} units, the threshold is {threshold:g}"
     if verdict.outcome == "refused":

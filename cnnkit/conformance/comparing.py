@@ -57,6 +57,9 @@ class Cell:
 
 UNSEEN = Cell("unseen", message="what would show it is itself wrong, or the numbers are too large")
 
+ALONE = "by itself, as layer 1 of a small model"
+"""What the names of gradients in the message of a sandwich mean."""
+
 FRONT = ("gradient of 0.kernel", "gradient of 0.bias")
 """What shows the gradient of the input of what lies in a sandwich."""
 
@@ -238,7 +241,10 @@ def _believed(
     """
     before, after = edges
     question = sandwich(layers, before, precision, parameters, end=after is not None)
-    found = _cells(question, subjects)
+    found = {
+        what: {name: replace(cell, message=cell.message and f"{ALONE}: {cell.message}") for name, cell in cells.items()}
+        for what, cells in _cells(question, subjects).items()
+    }
     shown = {what.removeprefix("gradient of 1."): cells for what, cells in found.items() if " of 1." in what}
     shown["input"] = {}
     for name, subject in subjects.items():

@@ -8,9 +8,11 @@ What the bread alone gets wrong says nothing of what lies on it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from cnnkit.arrays import Images, Parameters, dtype_of
+from cnnkit.arrays import Images, Labels, Parameters, dtype_of
 from cnnkit.conformance.question import Question, calmed, draw_parameters, unbalanced_labels
 from cnnkit.model import Conv2D, Dense, Flatten, Layer, Model, ReLU, Sigmoid, Softmax, Tanh
 
@@ -66,9 +68,14 @@ def sandwich(
 
 
 def front_alone(numbers: Images, precision: str) -> Question:
-    """What the front of a sandwich is asked without anything behind it, on small numbers of its own."""
+    """What the front of a sandwich is asked without anything behind it, on small numbers of its own.
+
+    All labels are alike: no gradient cancels, however few classes there are.
+    """
     own = np.random.default_rng(1).uniform(-0.01, 0.01, numbers.shape)
-    return sandwich([], own.astype(dtype_of(precision)), precision, end=False)
+    question = sandwich([], own.astype(dtype_of(precision)), precision, end=False)
+    labels: Labels = np.full(len(question.images), question.plan.classes - 1)
+    return replace(question, labels=labels)
 
 
 def back_alone(numbers: Images, precision: str) -> Question:

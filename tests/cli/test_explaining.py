@@ -70,6 +70,39 @@ def cnnkit_create_backend(device, precision, options):
     return Wrong(cnnkit.get_backend("numpy", precision=precision, **options))
 """
 
+BACK = """
+from dataclasses import dataclass
+import cnnkit
+from cnnkit.backend import Backend
+from cnnkit.plugins import Availability, hookimpl
+
+@dataclass(frozen=True)
+class Back(Backend):
+    right: Backend
+
+    def compile(self, plan, parameters):
+        return self.right.compile(plan, parameters)
+
+    def compile_training(self, plan, state, optimizer):
+        program = self.right.compile_training(plan, state, optimizer)
+        right, wrong = program.gradients, plan.model.layers[0].kind == "conv2d"
+
+        def gradients(images, labels):
+            loss, found = right(images, labels)
+            return loss, {name: a * a.dtype.type(1.01) if wrong and name[0] == "0" else a for name, a in found.items()}
+
+        program.gradients = gradients
+        return program
+
+@hookimpl
+def cnnkit_probe(device):
+    return Availability.ready(["cpu"])
+
+@hookimpl
+def cnnkit_create_backend(device, precision, options):
+    return Back(cnnkit.get_backend("numpy", precision=precision, **options))
+"""
+
 ABSENT = """
 from cnnkit.plugins import Availability, hookimpl
 
@@ -225,6 +258,82 @@ print("imported", "heavy_engine" in sys.modules)
     assert done.stdout.splitlines()[-2:] == ["imported False True", "imported True"]
 
 
+LEDGER = """
+from pathlib import Path
+
+@hookimpl
+def cnnkit_deviations():
+    return Path(__file__).with_name("picky.toml")
+"""
+
+ENTRY = """
+[[deviation]]
+feature = "{}"
+kind = "refuses"
+reason = "Not written yet"
+issue = "https://example.org/4"
+expiry = 2999-01-01
+"""
+
+
+@pytest.fixture
+def ledger(installed):
+    """A function that writes the ledger of picky."""
+    module = installed / "plug_picky.py"
+    module.write_text(module.read_text() + LEDGER)
+    return lambda *parts: (installed / "picky.toml").write_text("version = 1\n" + "".join(parts))
+
+
+def test_why_says_who_predicts_only(cnnkit, ledger):
+    ledger('level = "inference"\n')
+    done = cnnkit("why", "seed-tf", "--backend", "picky,numpy")
+    assert done.code == 0
+    assert done.out.splitlines()[-2:] == ["picky: runs it, but predicts only", "numpy: runs it"]
+    one, other = loaded(cnnkit("why", "seed-tf", "--backend", "picky,numpy", "--json"), 0)["backends"]
+    assert (one["runs"], one["ledger"]["level"], other["ledger"]["level"]) == (True, "inference", "training")
+    (none,) = loaded(cnnkit("why", "seed-tf", "--backend", "wrong", "--json"), 0)["backends"]
+    assert none["ledger"] is None
+
+
+def test_why_reads_what_the_ledger_refuses(cnnkit, ledger):
+    ledger(*map(ENTRY.format, ("conv2d", "conv2d.dilation", "grayscale", "optimizer.adam", "optimizer.sgd")))
+    done = cnnkit("why", "seed-tf", "--backend", "picky")
+    assert done.code == 1
+    assert "picky: refuses, as its ledger says, conv2d: Not written yet\n" in done.out
+    assert "picky: does not train it, as its ledger says, optimizer.adam: Not written yet\n" in done.out
+    assert done.out.count("picky:") == 2  # the others are not needed
+    assert "picky" not in done.out.rpartition("could: ")[2]
+    (answer,) = loaded(cnnkit("why", "seed-tf", "--backend", "picky", "--json"), 1)["backends"]
+    said = {"reason": "Not written yet", "issue": "https://example.org/4"}
+    assert not answer["runs"]
+    assert answer["ledger"]["refuses"] == [{"feature": "conv2d", **said}]
+    assert answer["ledger"]["does_not_train"] == [{"feature": "optimizer.adam", **said}]
+    assert answer["ledger"]["problems"] == []
+
+
+def test_why_of_a_backend_that_does_not_train_with_an_optimizer_still_runs_it(cnnkit, ledger):
+    ledger(ENTRY.format("optimizer.adam"))
+    done = cnnkit("why", "seed-tf", "--backend", "picky")
+    assert done.code == 0
+    assert "picky: runs it\npicky: does not train it, as its ledger says, optimizer.adam" in done.out
+
+
+def test_why_names_a_refusal_once_where_hook_and_ledger_have_it(cnnkit, ledger):
+    ledger(ENTRY.format("conv2d.dilation"))
+    done = cnnkit("why", "holes.toml", "--backend", "picky")
+    assert done.out.count("picky:") == 1
+    assert "picky: refuses layers[0].dilation" in done.out
+
+
+def test_why_says_that_a_ledger_is_wrong(cnnkit, ledger, installed):
+    ledger("what is this\n")
+    done = cnnkit("why", "seed-tf", "--backend", "picky")
+    assert done.code == 0
+    assert f"picky: has a ledger that is wrong: {installed / 'picky.toml'}: it cannot be read" in done.out
+    (installed / "picky.toml").unlink()
+    assert "but there is none" in cnnkit("why", "seed-tf", "--backend", "picky").out
+
+
 # ------------------------------------------------------------------------------------------------------------- compare
 
 
@@ -255,11 +364,24 @@ def test_compare_shows_a_refusal_and_its_reason(cnnkit, installed):
 def test_compare_of_backends_that_agree(cnnkit):
     done = cnnkit("compare", "mlp-1h", "--backends", "numpy", "--precision", "float64")
     assert done.code == 0
-    assert "All agree: the worst error is" in done.out
+    assert "numpy agrees with what is right: the worst error is" in done.out
     found = cnnkit("compare", "mlp-1h", "--backends", "numpy", "--batch", 2, "--seed", 3, "--json").json
     assert (found["agree"], found["batch"], found["partings"], found["threshold"]) == (True, 2, {}, 128)
     assert all(row["backends"]["numpy"]["outcome"] == "agrees" for row in found["rows"])
     assert {row["direction"] for row in found["rows"]} == {"forward", "backward"}
+
+
+@pytest.mark.usefixtures("installed")
+def test_compare_names_a_layer_on_the_way_back_and_says_what_is_unseen(cnnkit, installed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    install(installed, "back", BACK)
+    done = cnnkit("compare", "holes.toml", "--backends", "numpy,back", "--set", "threads=1")
+    assert done.code == 1
+    assert "back parts from what is right at layer 0 on the way back (gradient of 0.bias): " in done.out
+    assert "? could not be seen, for what would show it is itself wrong" in done.out
+    wrong = cnnkit("compare", "holes.toml", "--backends", "numpy", "--set", "nothing=1")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "nothing" in wrong.err
 
 
 @pytest.mark.usefixtures("installed")

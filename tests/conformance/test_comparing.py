@@ -195,6 +195,28 @@ def test_what_the_bread_alone_gets_wrong_is_said_to_be_unseen():
     assert seen == {7: "agrees", 6: "agrees", 5: "unseen", 4: "unseen", 3: "unseen", 2: "unseen", 1: "unseen"}
 
 
+@pytest.mark.parametrize("what", ["kernel", "bias"])
+@pytest.mark.parametrize("kind", [Conv2DOp, DenseOp])
+def test_two_classes_and_two_channels_do_not_cancel_the_fault_of_a_front(kind, what):
+    model = Model(
+        input_shape=(4, 4, 1),
+        layers=[
+            Conv2D(filters=2, kernel_size=3),
+            Tanh(),
+            Flatten(),
+            Dense(units=2),
+            Tanh(),
+            Dense(units=2),
+            Softmax(),
+        ],
+    )
+    layer = {Conv2DOp: 0, DenseOp: 5}[kind]
+    backend = planted(**{what: 1.01}, in_=lambda op: isinstance(op, kind))
+    assert first(backend, model) == ("backward", layer, f"gradient of {layer}.{what}")
+    both = planted(kernel=1.01, bias=1.01, in_=lambda op: isinstance(op, kind))
+    assert first(both, model) == ("backward", layer, f"gradient of {layer}.bias")
+
+
 def test_small_faults_on_the_way_back_are_named_in_a_large_model():
     conv, dense = (lambda op: isinstance(op, Conv2DOp)), (lambda op: isinstance(op, DenseOp))
     backends = {
