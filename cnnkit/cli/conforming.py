@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 import textwrap
 from collections import Counter
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cnnkit.cli import common
 from cnnkit.conformance import ledger, reports
 from cnnkit.conformance.report import OUTCOMES, CaseResult, Report
+from cnnkit.conformance.reports.digest import claimed, listed, only_in_words, repro_command
 from cnnkit.conformance.runner import Listener, Settings, conduct
 from cnnkit.conformance.selection import PRECISIONS, area_of, check_level, suite_cases
 from cnnkit.errors import CnnkitError, OptionError
@@ -58,7 +58,7 @@ def conformance(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATTERN", help="Try only cases of this id, such as 'v06.*'. Never makes a backend green."
+            metavar="PATTERN", help="Try only cases of this id, such as 'v06.*': partial at best, never green."
         ),
     ] = None,
     update_ledger: Annotated[
@@ -73,7 +73,7 @@ def conformance(
         Path | None, typer.Option(metavar="DIR", help="Folder for a file of each failure. [conformance-failures/NAME]")
     ] = None,
 ) -> None:
-    """Judge a backend by the conformance suite: exit code 0 is green, 1 red, 2 wrong use."""
+    """Judge a backend by the conformance suite: exit code 0 is green, or partial with --only; 1 is red, 2 wrong use."""
     json_file = None if json_ in (None, "-") else Path(str(json_))
     forms = {"json": json_file, "junit": junit, "html": html, "markdown": markdown, "badge": badge}
     files = {form: path for form, path in forms.items() if path is not None}
@@ -89,30 +89,30 @@ def conformance(
     with _progress() as listener:
         report, found_ledger = conduct(
             Settings(
-                name,
-                check_level(level),
-                tuple(precision or PRECISIONS),
-                device,
-                common.backend_options(option),
-                seed,
-                None if budget is None else _seconds("--budget", budget),
-                fail_fast,
-                _seconds("--time-limit", time_limit),
-                explore,
-                out or Path("conformance-failures") / name,
-                listener,
-                tuple(only or ()),
+                name=name,
+                level=check_level(level),
+                precisions=tuple(precision or PRECISIONS),
+                device=device,
+                options=common.backend_options(option),
+                seed=seed,
+                budget=None if budget is None else _seconds("--budget", budget),
+                fail_fast=fail_fast,
+                time_limit=_seconds("--time-limit", time_limit),
+                explore=explore,
+                folder=out or Path("conformance-failures") / name,
+                progress=listener,
+                only=tuple(only or ()),
                 needs_ledger=update_ledger,
             )
         )
     if json_ == "-":
         sys.stdout.write(reports.to_json(report).rstrip("\n") + "\n")
     else:
-        common.console.print("\n".join(summary(report, partly=bool(only))), soft_wrap=True)
+        common.console.print("\n".join(summary(report)), soft_wrap=True)
     _write(report, files)  # after the summary, which is not to be lost with them
     if update_ledger:
         _update(found_ledger, report)
-    if not (report.green or (only and all_selected_passed(report))):
+    if report.red:
         raise typer.Exit(1)
 
 
@@ -179,50 +179,46 @@ def _update(found: ledger.Ledger, report: Report) -> None:
 # ---------------------------------------------------------------------------------------------------------- in words
 
 
-def summary(report: Report, *, partly: bool = False) -> list[str]:
-    """The lines that a run ends with; `partly` for one that was to try some cases only."""
+def summary(report: Report) -> list[str]:
+    """The lines that a run ends with."""
     groups = _grouped(report.failures)
     lines = [*_head(report), "", *_areas(report)]
     for group in groups[:SHOWN]:
-        lines += ["", *_failure(group, report.backend)]
+        lines += ["", *_failure(group, report)]
     rest = sum(len(group) for group in groups[SHOWN:])
     if rest:
         lines += ["", *_wrapped(f"{_count(rest)} more failed: --json FILE or --html FILE has all of them.")]
     saved = [Path(failure.repro).parent for failure in report.failures if failure.repro]
     if saved:
         lines += ["", *_wrapped(f"Files that repeat {_count(len(saved))} are in {saved[0]}.")]
-    if report.reasons and not (partly and all_selected_passed(report)):
+    if report.reasons:
         lines += ["", "Why it is red:"]
         lines += [line for reason in report.reasons for line in _wrapped(reason, "  - ", "    ")]
-    return [*lines, "", *_wrapped(_counted_apart(report)), *_wrapped(_verdict(report, partly=partly))]
+    return [*lines, "", *_wrapped(_counted_apart(report)), *_wrapped(_verdict(report))]
 
 
 def _counted_apart(report: Report) -> str:
     """What stands between a green backend and one that can do everything."""
     refused, deviates = report.counts["refused"], report.counts["deviates"]
     found = [f"{_count(refused)} refused"] * bool(refused) + [f"{_count(deviates)} deviating"] * bool(deviates)
-    return f"Declared beforehand, and counted apart: {', '.join(found)}." if found and report.green else ""
+    return f"Declared beforehand, and counted apart: {', '.join(found)}." if found and not report.red else ""
 
 
 def _count(cases: int) -> str:
     return f"{cases} case" if cases == 1 else f"{cases} cases"
 
 
-def all_selected_passed(report: Report) -> bool:
-    """Whether some cases ran, and nothing was found against the backend or its ledger in them."""
-    counts = report.counts
-    return counts["passed"] > 0 and counts["failed"] == 0 and not report.ledger_problems
-
-
-def _verdict(report: Report, *, partly: bool) -> str:
+def _verdict(report: Report) -> str:
     ran = len(report.cases) - report.counts["not-run"]
     some = f"{ran} of {len(report.cases)} cases ran"
-    if partly and all_selected_passed(report):
+    if report.partial:
         return f"PARTIAL: nothing failed, but only {some}. A part of the suite makes no backend green."
     if report.red:
         return f"RED: backend '{report.backend}' does not conform at the level {report.level}."
+    only = only_in_words(report)
+    where = f" in {listed(claimed(report))}{only}" if only else ""
     early = f" So far: {some} within the budget." if report.counts["not-run"] else ""
-    return f"GREEN: backend '{report.backend}' conforms at the level {report.level}.{early}"
+    return f"GREEN: backend '{report.backend}' conforms at the level {report.level}{where}.{early}"
 
 
 def _head(report: Report) -> list[str]:
@@ -281,7 +277,7 @@ def _finding(failure: CaseResult) -> tuple[str | None, str]:
     return failure.stage, failure.message
 
 
-def _failure(group: Sequence[CaseResult], backend: str) -> list[str]:
+def _failure(group: Sequence[CaseResult], report: Report) -> list[str]:
     first, *others = group
     more = f" and {len(others)} more" if others else ""
     if others and len({failure.id for failure in group}) == 1:
@@ -293,7 +289,7 @@ def _failure(group: Sequence[CaseResult], backend: str) -> list[str]:
         printed = [line for line in first.traceback.splitlines() if line.strip() and not _is_ours(line)]
         lines += ["  printed last:", *(f"    {_end_of(line)}" for line in printed[-8:])] if printed else []
     if first.repro:
-        lines.append(f"  repeat cnnkit repro {shlex.quote(first.repro)} --backend {backend}")
+        lines.append(f"  repeat {repro_command(report, first)}")
     return lines
 
 

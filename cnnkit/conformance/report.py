@@ -20,6 +20,12 @@ ResultOutcome: TypeAlias = Literal["passed", "failed", "refused", "deviates", "n
 
 OUTCOMES: tuple[ResultOutcome, ...] = ("passed", "failed", "refused", "deviates", "not-run")
 
+Verdict: TypeAlias = Literal["green", "red", "partial"]
+"""`partial` is a run that was asked for some cases only, all of which ran, and in which nothing was found wrong."""
+
+MAIN_PRECISION = "float32"
+"""The precision of programs unless another is asked for. What a run says of a backend, it says of this one first."""
+
 LEAST_SHARE = 0.5
 """Of the cases of a level in a precision, at least this share must pass, or too little ran."""
 
@@ -75,7 +81,10 @@ class CaseResult(_Record):
 
 
 class Report(_Record):
-    """What the suite found out about a backend. Green only if every case did what it should, and enough ran."""
+    """What the suite found out about a backend.
+
+    Green only if every case did what it should, and enough ran; partial if all of the cases that were selected did.
+    """
 
     format: Literal[1] = 1
     suite: str = Field(description="The version of the conformance suite")
@@ -83,8 +92,10 @@ class Report(_Record):
     distribution: str = ""
     level: Level
     precisions: tuple[str, ...]
-    device: str | None = None
+    device: str | None = Field(None, description="What it ran on, as far as the plugin says")
+    device_given: bool = Field(False, description="Whether the device was asked for, and not the backend's choice")
     options: Mapping[str, Said] = Field(default_factory=dict, description="Backend options, as text")
+    only: tuple[Said, ...] = Field((), description="The patterns of the cases that were selected; none for all")
     seed: int = 0
     started: str = Field(description="When the run began, in UTC, ISO 8601")
     seconds: float
@@ -93,7 +104,7 @@ class Report(_Record):
     ledger: Said | None = Field(None, description="The path of the plugin's conformance.toml")
     ledger_problems: tuple[Said, ...] = ()
     cases: tuple[CaseResult, ...]
-    verdict: Literal["green", "red"]
+    verdict: Verdict
     reasons: tuple[Said, ...] = Field((), description="Why it is red, one sentence each")
 
     @model_validator(mode="before")
@@ -115,8 +126,13 @@ class Report(_Record):
 
     @property
     def red(self) -> bool:
-        """Whether it has not."""
-        return not self.green
+        """Whether something is wrong, or too little ran."""
+        return self.verdict == "red"
+
+    @property
+    def partial(self) -> bool:
+        """Whether nothing is wrong in the part of the suite that was asked for."""
+        return self.verdict == "partial"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -130,49 +146,72 @@ class Report(_Record):
         return [case for case in self.cases if case.outcome == "failed"]
 
 
-def reasons_for_red(cases: Sequence[CaseResult], ledger_problems: Sequence[str], *, partial: bool = False) -> list[str]:
-    """Why a run with these results is red, one sentence each; empty for green.
+def reasons_for_red(
+    cases: Sequence[CaseResult], ledger_problems: Sequence[str], *, within_budget: bool = False
+) -> list[str]:
+    """Why a run with these results is red, one sentence each; empty for green. The order of the results is of no account.
 
-    `partial` is a run that was asked to do less, by a budget: cases that did not run are no reason then, but what is
+    `within_budget` is a run that was asked to end early: cases that did not run are no reason then, but what is
     essential must have run all the same.
     """
-    reasons = []
-    failed = [case for case in cases if case.outcome == "failed"]
-    if failed:
-        stages = Counter(case.stage or "compare" for case in failed)
-        listed = ", ".join(f"{count} at the stage {stage}" for stage, count in stages.most_common())
-        reasons.append(f"{len(failed)} of {len(cases)} cases failed: {listed}.")
-    reasons += ledger_problems
-    left_out = [case for case in cases if case.outcome == "not-run"]
-    if left_out and not partial:
-        reasons.append(f"{len(left_out)} of {len(cases)} cases did not run.")
+    reasons = reasons_against(cases, ledger_problems, within_budget=within_budget)
+    main = _main_precision(cases)
+    if main == MAIN_PRECISION and all(case.outcome == "refused" for case in cases if case.precision == main):
+        reasons.append(f"Too little ran: {main}, the precision of programs unless another is asked for, is refused.")
     passed = [case for case in cases if case.outcome == "passed"]
     too_few = [
         f"{done} of {len(group)} {level} cases passed in {precision}"
-        for precision, level, group in _claims(cases, partial=partial)
+        for precision, level, group in _claims(cases, main, within_budget=within_budget)
         if (done := sum(case.outcome == "passed" for case in group)) < LEAST_SHARE * len(group) or not done
     ]
     if too_few or not passed:
         said = ", ".join(too_few) or "no case passed"
         reasons.append(f"Too little ran: {said}; at least {LEAST_SHARE:.0%} must.")
-    in_first = [case for case in passed if case.precision == cases[0].precision]
-    shown = {feature for case in in_first for feature in case.features}
+    in_main = [case for case in passed if case.precision == main]
+    shown = {feature for case in in_main for feature in case.features}
     missing = [feature for feature in ESSENTIAL if feature not in shown]
     if missing and passed:
         reasons.append(f"Too little ran: no case passed that needs {', '.join(missing)}.")
-    if passed and _trains(cases) and not _trains(in_first):
+    if passed and _trains(cases) and not _trains(in_main):
         reasons.append("Too little ran: no case passed that trains.")
     return reasons
 
 
-def _claims(cases: Sequence[CaseResult], *, partial: bool) -> Iterator[tuple[str, Level, list[CaseResult]]]:
-    """The cases of each level in each precision, those left out of a `partial` run apart.
+def reasons_against(
+    cases: Sequence[CaseResult], ledger_problems: Sequence[str], *, within_budget: bool = False
+) -> list[str]:
+    """What was found wrong in these cases and the ledger, and that some did not run; not whether they are enough."""
+    reasons = []
+    failed = [case for case in cases if case.outcome == "failed"]
+    if failed:
+        stages = Counter(case.stage or "compare" for case in failed)
+        ordered = sorted(stages.items(), key=lambda item: (-item[1], item[0]))
+        listed = ", ".join(f"{count} at the stage {stage}" for stage, count in ordered)
+        reasons.append(f"{len(failed)} of {len(cases)} cases failed: {listed}.")
+    reasons += ledger_problems
+    left_out = [case for case in cases if case.outcome == "not-run"]
+    if left_out and not within_budget:
+        reasons.append(f"{len(left_out)} of {len(cases)} cases did not run.")
+    return reasons
 
-    A precision after the first that is refused as a whole is not claimed.
+
+def _main_precision(cases: Sequence[CaseResult]) -> str:
+    precisions = {case.precision for case in cases}
+    return MAIN_PRECISION if MAIN_PRECISION in precisions else min(precisions, default="")
+
+
+def _claims(
+    cases: Sequence[CaseResult], main: str, *, within_budget: bool
+) -> Iterator[tuple[str, Level, list[CaseResult]]]:
+    """The cases of each level in each precision, those that did not run `within_budget` apart.
+
+    A precision other than the main one that is refused as a whole is not claimed.
     """
-    for precision in dict.fromkeys(case.precision for case in cases):
-        tried = [case for case in cases if case.precision == precision and not (partial and case.outcome == "not-run")]
-        if precision != cases[0].precision and all(case.outcome in ("refused", "not-run") for case in tried):
+    for precision in sorted({case.precision for case in cases}):
+        tried = [
+            case for case in cases if case.precision == precision and not (within_budget and case.outcome == "not-run")
+        ]
+        if precision != main and all(case.outcome in ("refused", "not-run") for case in tried):
             continue
         for level in LEVELS:
             group = [case for case in tried if case.level == level]

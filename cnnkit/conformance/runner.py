@@ -19,7 +19,7 @@ from cnnkit.conformance import SUITE_VERSION, ledger
 from cnnkit.conformance.case import Level
 from cnnkit.conformance.ledger import Ledger
 from cnnkit.conformance.process import Ended, Lost, SuiteFault, WorkerProcess
-from cnnkit.conformance.report import CaseResult, Report, reasons_for_red
+from cnnkit.conformance.report import CaseResult, Report, reasons_against, reasons_for_red
 from cnnkit.conformance.selection import (
     PRECISIONS,
     NoBackend,
@@ -52,7 +52,7 @@ Listener: TypeAlias = Callable[[int, int, CaseResult], None]
 """Is told how many cases have been tried, of how many, and what became of the last one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What is asked for; see `run`. With `needs_ledger`, a ledger that could not be rewritten is an error at once."""
 
@@ -118,7 +118,8 @@ def run(
         explore: So many random models more.
         folder: Where a file is written for each failure, which `cnnkit repro` replays; None for no files.
         progress: Called after every case: how many were tried, of how many, and the result.
-        only: Try only the cases whose id matches one of these patterns. Such a run is never green: it proves too little.
+        only: Try only the cases whose id matches one of these patterns. Such a run is never green: if all of them ran
+            and nothing is wrong with them or the ledger, it is partial.
 
     Ctrl-C ends the run, not the report: what was not tried is `not-run`, and the report is red.
 
@@ -127,19 +128,19 @@ def run(
         OptionError: An argument or an option of the backend is wrong.
     """
     settings = Settings(
-        name,
-        check_level(level),
-        tuple(precisions) if not isinstance(precisions, str) else check_precisions(precisions),
-        device,
-        dict(options or {}),
-        seed,
-        budget,
-        fail_fast,
-        time_limit,
-        explore,
-        None if folder is None else Path(folder),
-        progress,
-        (only,) if isinstance(only, str) else tuple(only),
+        name=name,
+        level=check_level(level),
+        precisions=tuple(precisions) if not isinstance(precisions, str) else check_precisions(precisions),
+        device=device,
+        options=dict(options or {}),
+        seed=seed,
+        budget=budget,
+        fail_fast=fail_fast,
+        time_limit=time_limit,
+        explore=explore,
+        folder=None if folder is None else Path(folder),
+        progress=progress,
+        only=(only,) if isinstance(only, str) else tuple(only),
     )
     return conduct(settings)[0]
 
@@ -178,7 +179,9 @@ class _Conductor:
         self.results: dict[str, CaseResult] = {}
         self.crashes = 0
         self.saving = 0.0
-        self.partial = False
+        self.chosen: list[Pair] = []
+        """What is to be tried, of all that there is."""
+        self.over_budget = False
         self.stopped = ""
 
     def conduct(self) -> None:
@@ -189,7 +192,7 @@ class _Conductor:
         self._read_ledger()
         found = pairs(cases, self.level, self.settings.precisions)
         self.results = {result.name: result for result in map(untried, found)}
-        chosen = selected(found, self.settings.only) if self.settings.only else found
+        chosen = self.chosen = selected(found, self.settings.only) if self.settings.only else found
         if not self.loaded["ready"]:
             self.stopped = f"Backend '{self.settings.name}' could not be loaded: the first failure says why."
             self._record(load_result(chosen[0], self.loaded), 1, len(chosen))
@@ -231,8 +234,8 @@ class _Conductor:
         elif self.crashes >= CRASHES_IN_A_ROW:
             self.stopped = f"The run was stopped after {self.crashes} crashes or hangs in a row."
         elif self.settings.budget is not None:
-            self.partial = time.monotonic() - self.began > self.settings.budget
-        return bool(self.stopped) or self.partial
+            self.over_budget = time.monotonic() - self.began > self.settings.budget
+        return bool(self.stopped) or self.over_budget
 
     # ------------------------------------------------------------------------------------------------------- the worker
 
@@ -333,11 +336,14 @@ class _Conductor:
         results = list(self.results.values())
         self.problems += self.ledger.unused_features(results, suite_cases())
         reasons = [self.stopped] if self.stopped else []
-        reasons += ["Only a part of the suite was selected."] if self.settings.only else []
         reasons += _faults_of_the_suite(results)
-        reasons += reasons_for_red(results, self.problems, partial=self.partial)
-        reasons += self._only_predicts(results)
         wanted = self.settings
+        if wanted.only:
+            selection = [self.results[f"{case.id}[{precision}]"] for case, precision in self.chosen]
+            reasons += reasons_against(selection, self.problems)
+        else:
+            reasons += reasons_for_red(results, self.problems, within_budget=self.over_budget)
+        reasons += self._only_predicts(results)
         versions = {"cnnkit": cnnkit.__version__, "python": platform.python_version(), "numpy": np.__version__}
         return Report(
             suite=SUITE_VERSION,
@@ -345,8 +351,10 @@ class _Conductor:
             distribution=self.loaded.get("distribution", ""),
             level=self.level,
             precisions=wanted.precisions,
-            device=wanted.device,
+            device=wanted.device or _choice_of(self.loaded.get("devices", ())),
+            device_given=wanted.device is not None,
             options={name: str(value) for name, value in wanted.options.items()},
+            only=wanted.only,
             seed=wanted.seed,
             started=self.started.isoformat(timespec="seconds"),
             seconds=time.monotonic() - self.began,
@@ -355,7 +363,7 @@ class _Conductor:
             ledger=None if self.ledger.path is None else str(self.ledger.path),
             ledger_problems=tuple(self.problems),
             cases=tuple(results),
-            verdict="red" if reasons else "green",
+            verdict="red" if reasons else "partial" if wanted.only else "green",
             reasons=tuple(reasons),
         )
 
@@ -364,6 +372,11 @@ class _Conductor:
             return []
         says = f"Backend '{self.settings.name}' only predicts: its compile_training raises TrainingNotSupported."
         return [f"{says} {ledger.only_predicts(self.ledger.path)}"]
+
+
+def _choice_of(devices: Sequence[str]) -> str | None:
+    """What a backend without orders runs on, which only it knows if there are several devices."""
+    return f"the backend's choice of {', '.join(devices)}" if len(devices) > 1 else next(iter(devices), None)
 
 
 def _faults_of_the_suite(results: Sequence[CaseResult]) -> list[str]:

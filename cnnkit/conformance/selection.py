@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NoReturn, TypeAlias
@@ -131,6 +132,21 @@ def load_result(pair: Pair, answer: Mapping[str, Any]) -> CaseResult:
     # What is refused of the smallest model is the precision, whatever the plugin calls it.
     feature = {"feature": f"precision.{pair[1]}"} if outcome == "refused" else {}
     return tried(pair, found | {"traceback": answer.get("traceback", ""), **feature})
+
+
+def replay_command(
+    backend: str, result: CaseResult, *, level: Level, device: str | None, options: Mapping[str, Any]
+) -> str:
+    """The command line that tries a case again as it was tried: from its file where there is one."""
+    if result.repro is not None:
+        command = ["cnnkit", "repro", result.repro, "--backend", backend]
+    else:
+        command = ["cnnkit", "conformance", backend, "--only", result.id, "--precision", result.precision]
+        command += ["--level", level] if level != "training" else []
+    command += ["--device", device] if device is not None else []
+    for name, value in options.items():
+        command += ["--set", f"{name}={value}"]
+    return shlex.join(command)
 
 
 class Reached(Exception):

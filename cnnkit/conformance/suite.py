@@ -14,7 +14,6 @@ The backend runs in the process of the tests. pytest is not needed: any tool tha
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from cnnkit.conformance.selection import (
     check_precisions,
     load_result,
     pairs,
+    replay_command,
     suite_cases,
     tried,
     untried,
@@ -183,11 +183,7 @@ def _why_skipped(result: CaseResult) -> str:
 
 
 def _describe(bound: BoundCase, result: CaseResult, problem: str) -> str:
-    command = ["cnnkit", "conformance", bound.backend, "--only", result.id, "--precision", result.precision]
-    command += ["--level", bound.level] if bound.level != "training" else []
-    command += ["--device", bound.device] if bound.device is not None else []
-    for name, value in bound.options.items():
-        command += ["--option", f"{name}={value}"]
+    replay = replay_command(bound.backend, result, level=bound.level, device=bound.device, options=bound.options)
     parts = [
         ("claim", result.claim),
         ("stage", _STAGES[result.stage or "compare"]),
@@ -195,7 +191,7 @@ def _describe(bound: BoundCase, result: CaseResult, problem: str) -> str:
         ("units", _units(result)),
         ("ledger", problem),
         ("advice", only_predicts(_ledger(bound.backend).path) if result.error == "TrainingNotSupported" else ""),
-        ("replay", shlex.join(command)),
+        ("replay", replay),
     ]
     lines = [f"backend '{bound.backend}' does not conform: {bound}"]
     lines += [textwrap.indent(text, " " * 10).replace(" " * 10, f"  {what:8}", 1) for what, text in parts if text]

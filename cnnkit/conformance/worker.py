@@ -72,6 +72,7 @@ class Worker:
             "ledger": None if ledger is None else str(ledger),
             "ledger_problem": problem,
             "distribution": f"{status.distribution} {status.distribution_version}".strip(),
+            "devices": list(status.devices),
             "versions": {status.distribution: status.distribution_version, **status.versions},
         }
 

@@ -53,11 +53,39 @@ def test_a_wrong_backend_is_red_and_the_summary_says_what_and_why(cnnkit):
 
 
 def test_a_selection_that_passes_is_no_failure_but_not_green_either(cnnkit):
+    """It must not look green in any form of the report, nor red."""
     done = cnnkit("conformance", "loopback", "--only", "dense.forward.*", "--precision", "float32", "--json", "r.json")
     assert done.code == 0
     assert "PARTIAL: nothing failed, but only " in done.out
     assert "GREEN" not in done.out
-    assert json.loads(Path("r.json").read_text(encoding="utf-8"))["verdict"] == "red"
+    assert json.loads(Path("r.json").read_text(encoding="utf-8"))["verdict"] == "partial"
+    assert "Why it is red" not in done.out
+
+
+def test_a_selection_that_is_interrupted_is_red(cnnkit, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cnnkit.conformance.runner._Conductor._try", interrupted)
+    done = cnnkit("conformance", "loopback", "--only", "dense.forward.*", "--precision", "float32")
+    assert done.code == 1
+    assert "  - The run was interrupted." in done.out.splitlines()
+    assert "PARTIAL" not in done.out
+
+
+def test_the_command_that_repeats_a_failure_has_the_device_and_the_options(cnnkit):
+    arguments = ["--only", SQUARE, "--precision", "float32", "--device", "cpu", "--set", "threads=2"]
+    done = cnnkit("conformance", "null", *arguments, "--out", "x", "--markdown", "r.md")
+    command = f"cnnkit repro x/{SQUARE}.float32.json --backend null --device cpu --set threads=2"
+    assert f"  repeat {command}" in done.out.splitlines()
+    assert f"$ {command}\n" in Path("r.md").read_text(encoding="utf-8")
+    assert cnnkit(*command.split()[1:]).code == 1
+
+
+def test_a_report_in_float64_only_says_so():
+    for precision, said in (("float32", "."), ("float64", " in float64 only.")):
+        cases = list(map(tried, pairs(suite_cases(), "inference", (precision,)), repeat({"outcome": "passed"})))
+        assert summary(_report(cases))[-1] == f"GREEN: backend 'mine' conforms at the level inference{said}"
 
 
 @pytest.mark.parametrize(

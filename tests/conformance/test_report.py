@@ -67,7 +67,7 @@ def test_a_problem_of_the_ledger_is_a_reason_in_its_own_words():
 def test_a_case_that_did_not_run_makes_it_red_unless_less_was_asked_for():
     cases = [*GREEN, *results("not-run", 3)]
     assert reasons_for_red(cases, ()) == ["3 of 15 cases did not run."]
-    assert reasons_for_red(cases, (), partial=True) == []
+    assert reasons_for_red(cases, (), within_budget=True) == []
 
 
 @pytest.mark.parametrize(("passed", "green"), [(1, False), (2, True)])
@@ -89,11 +89,29 @@ def test_a_second_precision_may_be_refused_as_a_whole():
     assert reasons_for_red([*first, *results("refused", 9, precision="float64")], ()) == []
 
 
-def test_the_first_precision_may_not_be_refused_as_a_whole():
-    assert reasons_for_red([*results("refused", 4, precision="float64"), *results("passed", 4)], ()) == [
-        "Too little ran: 0 of 4 inference cases passed in float64; at least 50% must.",
-        f"Too little ran: no case passed that needs {', '.join(ESSENTIAL)}.",
-    ]
+def test_float32_may_not_be_refused_as_a_whole_wherever_it_stands():
+    """What is not said otherwise is in float32: a green backend runs models in it."""
+    found = [*results("refused", 4), *results("passed", 4, precision="float64")]
+    for cases in (found, found[::-1]):
+        assert reasons_for_red(cases, ()) == [
+            "Too little ran: float32, the precision of programs unless another is asked for, is refused.",
+            "Too little ran: 0 of 4 inference cases passed in float32; at least 50% must.",
+            f"Too little ran: no case passed that needs {', '.join(ESSENTIAL)}.",
+        ]
+
+
+def test_the_order_of_precisions_is_of_no_account():
+    first = [case for case in GREEN if case.precision == "float32"]
+    cases = [*first, *results("refused", 9, precision="float64")]
+    assert reasons_for_red(cases, ()) == reasons_for_red(cases[::-1], ()) == []
+    mixed = [*results("passed", 1), *results("refused", 3), *results("failed", 2, precision="float64", stage="run")]
+    mixed += results("failed", 2, stage="crash")
+    assert reasons_for_red(mixed, ()) == reasons_for_red(mixed[::-1], ())
+    assert reasons_for_red(mixed, ())[0] == "4 of 8 cases failed: 2 at the stage crash, 2 at the stage run."
+
+
+def test_float64_alone_can_be_green():
+    assert reasons_for_red([case for case in GREEN if case.precision == "float64"], ()) == []
 
 
 @pytest.mark.parametrize("feature", ESSENTIAL)
@@ -110,19 +128,19 @@ def test_what_passed_in_another_precision_shows_no_essential_feature():
 
 def test_a_partial_run_of_the_level_training_must_have_trained():
     cases = [*results("passed", 4), *results("not-run", 9, level="training")]
-    assert reasons_for_red(cases, (), partial=True) == ["Too little ran: no case passed that trains."]
+    assert reasons_for_red(cases, (), within_budget=True) == ["Too little ran: no case passed that trains."]
 
 
 def test_a_partial_run_must_show_what_is_essential():
     cases = [*results("passed", 4, features=["dense"]), *results("not-run", 9)]
-    assert reasons_for_red(cases, (), partial=True) == [
+    assert reasons_for_red(cases, (), within_budget=True) == [
         "Too little ran: no case passed that needs conv2d, pool.max, activation.relu, flatten, softmax."
     ]
 
 
 def test_in_a_partial_run_the_share_is_of_what_was_tried():
     cases = [*results("passed", 2), *results("refused", 3), *results("not-run", 9)]
-    assert reasons_for_red(cases, (), partial=True) == [
+    assert reasons_for_red(cases, (), within_budget=True) == [
         "Too little ran: 2 of 5 inference cases passed in float32; at least 50% must."
     ]
 

@@ -91,6 +91,10 @@ def report_of(cases=ALL, **fields):
     return Report(cases=cases, **(given | fields))
 
 
+PART = {"verdict": "partial", "only": ("dense.*", "conv2d.*")}
+"""The fields of a report on a part of the suite."""
+
+
 def hostile_report(outcome="failed"):
     """One in which every text that comes from outside is as bad as it can be."""
     said = dict.fromkeys(["id", "claim", "message", "error", "traceback", "repro", "reason", "issue"], HOSTILE)
@@ -132,6 +136,36 @@ def test_the_text_is_the_same_in_every_process():
         env={**os.environ, "PYTHONHASHSEED": "4711"},
     ).stdout.decode()
     assert found.split() == [hashlib.sha256(make(report).encode()).hexdigest() for make in FORMS.values()]
+
+
+def test_no_form_of_a_report_on_a_part_is_green_or_red():
+    """Nothing in it may pass for the whole, and nothing has failed."""
+    report = report_of((*PASSED, LEFT_OUT), **PART)
+    texts = {form: make(report) for form, make in FORMS.items()}
+    assert json.loads(texts["json"])["verdict"] == "partial"
+    assert json.loads(texts["json"])["only"] == ["dense.*", "conv2d.*"]
+    root = junit(report)
+    assert (root.get("failures"), root.get("skipped"), root.get("tests")) == ("0", "1", "4")
+    assert root.find("testsuite/properties/property[@name='verdict']").get("value") == "partial"
+    assert root.find("testsuite/properties/property[@name='only']").get("value") == "dense.*, conv2d.*"
+    said = "acme was tried in a part of the conformance suite 1.0 at the level training in float32 and float64."
+    caveat = "Only dense.* and conv2d.* of the suite was selected, which makes no backend green."
+    assert said in texts["html"]
+    assert (
+        '<span class="partly"><span aria-hidden="true">◐</span>&nbsp;<strong>Partial.</strong></span>' in texts["html"]
+    )
+    assert "<title>partial: acme" in texts["html"]
+    assert f"<li>{caveat}</li>" in texts["html"]
+    assert texts["markdown"].startswith(f"## Conformance of `acme`: ◐ partial\n\n{said}")
+    assert caveat.replace("*", r"\*") in texts["markdown"]
+    assert f"<title>{said}" in texts["badge"]
+    assert not re.search("#1f7a3d|#b3261e", texts["badge"])
+
+
+def test_the_command_that_repeats_a_failure_names_the_device_only_where_it_was_asked_for():
+    for asked, said in ((False, ""), (True, " --device cuda:0")):
+        text = to_markdown(report_of(device="cuda:0", device_given=asked, options={"threads": "2"}))
+        assert f"$ cnnkit repro 'my failures/conv2d.json' --backend acme{said} --set threads=2\n" in text
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -707,6 +741,8 @@ def badge_of(report):
         ((*PASSED, LEFT_OUT), {}, "training float32 float64 · 3 passed + 1 not run"),
         (ALL, {}, "red · 1 failed · training"),
         (ALL, {"device": "cuda:0"}, "red · 1 failed · training · cuda:0"),
+        ((*PASSED, LEFT_OUT), PART, "partial · training float32 float64 · 3 passed + 1 not run"),
+        (PASSED[1:2], {}, "training float64 only · 1 passed"),
         (PASSED, {"verdict": "red"}, "red · too little ran · training"),
         ((*PASSED, LEFT_OUT), {"verdict": "red"}, "red · 1 not run · training"),
         (PASSED, {"verdict": "red", "ledger_problems": ("x", "y")}, "red · 2 wrong in the ledger · training"),
@@ -724,9 +760,9 @@ def test_the_title_of_the_badge_names_backend_and_suite():
     )
 
 
-@pytest.mark.parametrize("cases", [ALL, PASSED])
-def test_the_badge_is_white_on_colours_that_it_stands_out_from(cases):
-    text = to_badge(report_of(cases))
+@pytest.mark.parametrize(("cases", "fields"), [(ALL, {}), (PASSED, {}), (PASSED, PART)])
+def test_the_badge_is_white_on_colours_that_it_stands_out_from(cases, fields):
+    text = to_badge(report_of(cases, **fields))
     assert '<g fill="#fff"' in text
     colours = re.findall(r'<path [^>]*fill="(#\w{6})"', text)
     assert len(colours) == 2

@@ -31,20 +31,22 @@ def outcomes(report, precision="float32"):
 # ----------------------------------------------------------------------------------------------------- right and wrong
 
 
-def test_a_right_backend_passes_whatever_is_selected_but_a_selection_is_never_green():
+def test_a_right_backend_passes_whatever_is_selected_but_a_selection_is_partial_and_never_green():
     report = run("loopback", only=FORWARD, seed=3)
     assert set(outcomes(report).values()) == set(outcomes(report, "float64").values()) == {"passed"}
     assert {case.id for case in report.cases} == {case.id for case in suite_cases()}
-    assert report.red
-    assert report.reasons[0] == "Only a part of the suite was selected."
+    assert (report.verdict, report.green, report.red, report.partial) == ("partial", False, False, True)
+    assert report.reasons == ()
+    assert report.only == tuple(FORWARD)
     assert all(0 < case.units < 128 and case.seconds > 0 for case in report.cases if case.outcome == "passed")
     assert (report.suite, report.backend, report.distribution) == (SUITE_VERSION, "loopback", "cnnkit-loopback 1.0")
     assert (report.level, report.precisions, report.seed, report.device) == (
         "training",
         ("float32", "float64"),
         3,
-        None,
+        "cpu",
     )
+    assert not report.device_given
     assert report.versions.items() >= {"cnnkit": cnnkit.__version__, "cnnkit-loopback": "1.0"}.items()
     assert {"python", "numpy"} <= set(report.versions)
     assert report.started.endswith("+00:00")
@@ -66,6 +68,7 @@ def test_zeros_fail_everything_that_is_compared():
     assert report.counts["failed"] == 2 * 6
     assert {case.stage for case in report.failures} == {"compare"}
     assert report.red
+    assert report.reasons == ("12 of 12 cases failed: 12 at the stage compare.",)
 
 
 def test_a_refusal_that_nobody_announced_is_a_failure_and_an_announced_one_is_not():
@@ -380,10 +383,47 @@ def test_an_interrupted_run_reports_what_it_has():
         if count == 2:
             raise KeyboardInterrupt
 
-    report = run("loopback", only=FORWARD, progress=stop)
-    assert outcomes(report) == {"square": "passed", "wide": "passed"}
-    assert report.reasons[0] == "The run was interrupted."
-    assert report.red
+    for patterns in ((), FORWARD):
+        report = run("loopback", only=patterns, progress=stop)
+        assert report.counts["passed"] == 2
+        assert report.reasons[0] == "The run was interrupted."
+        assert report.red
+
+
+def test_a_run_that_is_interrupted_at_its_end_is_red_too():
+    def stop(count, total, _):
+        if count == total:
+            raise KeyboardInterrupt
+
+    report = run("loopback", only=FORWARD[:2], precisions=["float32"], progress=stop)
+    assert report.counts["passed"] == 2
+    assert report.verdict == "red"
+
+
+def test_a_selection_that_the_budget_cuts_is_red():
+    report = run("loopback", only=FORWARD, budget=0.01)
+    assert report.reasons == ("10 of 10 cases did not run.",)
+    assert report.verdict == "red"
+
+
+@pytest.mark.parametrize(
+    ("devices", "device", "said"),
+    [
+        ([], None, None),
+        (["cpu"], None, "cpu"),
+        (["cpu", "gpu:0"], None, "the backend's choice of cpu, gpu:0"),
+        (["cpu", "gpu:0"], "cpu", "cpu"),
+    ],
+)
+def test_the_report_says_on_what_it_ran_as_far_as_that_is_known(monkeypatch, devices, device, said):
+    ask = runner.WorkerProcess.ask
+
+    def answer(self, limit, /, **request):
+        return ask(self, limit, **request) | ({"devices": devices} if request["ask"] == "start" else {})
+
+    monkeypatch.setattr(runner.WorkerProcess, "ask", answer)
+    report = run("loopback", only=FORWARD[:1], precisions=["float32"], device=device)
+    assert (report.device, report.device_given) == (said, device is not None)
 
 
 def test_a_failure_is_saved_as_a_file_and_a_run_without_failures_makes_no_folder(tmp_path):

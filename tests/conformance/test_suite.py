@@ -114,7 +114,7 @@ def test_a_failure_says_claim_stage_finding_units_and_how_to_replay():
     assert " is 0; expected " in lines[3]
     assert lines[4].startswith("  units   1 unit is what rounding alone would do, in float32; up to 128 are right, ")
     assert lines[5] == (
-        "  replay  cnnkit conformance null --only dense.forward.square --precision float32 --option threads=2"
+        "  replay  cnnkit conformance null --only dense.forward.square --precision float32 --set threads=2"
     )
 
 

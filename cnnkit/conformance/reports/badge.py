@@ -6,10 +6,19 @@ from html import escape
 from typing import Final
 
 from cnnkit.conformance.report import Report
-from cnnkit.conformance.reports.digest import WORDS, cases_in_words, claimed, counted, headline, printable
+from cnnkit.conformance.reports.digest import (
+    WORDS,
+    cases_in_words,
+    claimed,
+    counted,
+    headline,
+    only_in_words,
+    printable,
+)
 
 LABEL: Final = "conformance"
-GREY, GREEN, RED = "#4a4a4a", "#1f7a3d", "#b3261e"
+GREY: Final = "#4a4a4a"
+COLOURS: Final = {"green": "#1f7a3d", "red": "#b3261e", "partial": "#6b6b6b"}
 """White text on each of them has a contrast of more than 4.5."""
 
 _NARROW, _WIDE = frozenset("fijlrtI.,:;'|!·()[]- "), frozenset("mwMW@%")
@@ -26,7 +35,7 @@ def to_badge(report: Report) -> str:
 <svg xmlns="http://www.w3.org/2000/svg" width="{end}" height="20" role="img" aria-label="{LABEL}: {said}">
 <title>{title}</title>
 <path d="M3 0H{left}V20H3A3 3 0 0 1 0 17V3A3 3 0 0 1 3 0Z" fill="{GREY}"/>
-<path d="M{left} 0H{end - 3}A3 3 0 0 1 {end} 3V17A3 3 0 0 1 {end - 3} 20H{left}Z" fill="{GREEN if report.green else RED}"/>
+<path d="M{left} 0H{end - 3}A3 3 0 0 1 {end} 3V17A3 3 0 0 1 {end - 3} 20H{left}Z" fill="{COLOURS[report.verdict]}"/>
 <g fill="#fff" font-family="Verdana,DejaVu Sans,Geneva,sans-serif" font-size="11" aria-hidden="true">
 <text x="6" y="14" textLength="{left - 12}" lengthAdjust="spacingAndGlyphs">{LABEL}</text>
 <text x="{left + 6}" y="14" textLength="{end - left - 12}" lengthAdjust="spacingAndGlyphs">{said}</text>
@@ -41,8 +50,10 @@ def _said(report: Report) -> list[str]:
     device = [report.device] if report.device else []
     if report.red:
         return ["red", _why_red(report), report.level, *device]
+    part = ["partial"] if report.partial else []
+    said = " ".join([report.level, *claimed(report)]) + only_in_words(report)
     others = [f"{counts[key]} {WORDS[key]}" for key in ("refused", "deviates", "not-run") if counts[key]]
-    return [" ".join([report.level, *claimed(report)]), *device, " + ".join([f"{counts['passed']} passed", *others])]
+    return [*part, said, *device, " + ".join([f"{counts['passed']} passed", *others])]
 
 
 def _why_red(report: Report) -> str:

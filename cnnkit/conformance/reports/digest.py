@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from cnnkit.conformance.report import OUTCOMES, CaseResult, Report
-from cnnkit.conformance.selection import area_of
+from cnnkit.conformance.report import MAIN_PRECISION, OUTCOMES, CaseResult, Report
+from cnnkit.conformance.selection import area_of, replay_command
 
 State: TypeAlias = Literal["passed", "failed", "deviates", "partly", "refused", "not-run", "none"]
 """What became of a group of cases; `partly` passed and partly was refused or left out."""
@@ -25,6 +24,9 @@ SYMBOLS: Final[Mapping[State, str]] = {
     "not-run": "○",
     "none": "·",
 }
+
+STATES: Final[Mapping[str, State]] = {"green": "passed", "red": "failed", "partial": "partly"}
+"""What each verdict looks like."""
 
 WORST_FIRST: Final = ("failed", "deviates", "passed", "refused", "not-run")
 """The order beside a symbol: the first of them that there is, is what the symbol says."""
@@ -66,24 +68,32 @@ def claimed(report: Report) -> list[str]:
 
 def headline(report: Report) -> str:
     """The verdict as a sentence that hides neither level nor precision nor device."""
-    precisions = listed(claimed(report) if report.green else precisions_of(report))
+    precisions = listed(precisions_of(report) if report.red else claimed(report))
     device = f" on {report.device}" if report.device else ""
-    verb = "passes" if report.green else "does not pass"
+    verb = {"green": "passes", "red": "does not pass", "partial": "was tried in a part of"}[report.verdict]
     return (
         f"{report.backend} {verb} the conformance suite {report.suite} "
-        f"at the level {report.level} in {precisions or 'no precision'}{device}."
+        f"at the level {report.level} in {precisions or 'no precision'}{only_in_words(report)}{device}."
     )
+
+
+def only_in_words(report: Report) -> str:
+    """` only` after the precisions of a green report if the main one is not among them."""
+    return " only" if report.green and MAIN_PRECISION not in claimed(report) else ""
 
 
 def caveats(report: Report) -> list[str]:
     """What the verdict does not say of cases that neither passed nor failed, one sentence each."""
     counts = report.counts
+    part = (
+        [f"Only {listed(report.only)} of the suite was selected, which makes no backend green."] if report.only else []
+    )
     said = {
         "refused": ("was refused, as its plugin or ledger declares", "were refused, as its plugin or ledger declares"),
         "deviates": ("deviates, as its ledger declares", "deviate, as its ledger declares"),
         "not-run": ("did not run", "did not run"),
     }
-    return [
+    return part + [
         f"{counts[outcome]:,} of {cases_in_words(len(report.cases))} {verbs[counts[outcome] != 1]}."
         for outcome, verbs in said.items()
         if counts[outcome]
@@ -137,7 +147,10 @@ def began(report: Report) -> str:
 
 def repro_command(report: Report, case: CaseResult) -> str:
     """The command line that repeats a failure; empty where no file was saved."""
-    return f"cnnkit repro {shlex.quote(case.repro)} --backend {shlex.quote(report.backend)}" if case.repro else ""
+    if case.repro is None:
+        return ""
+    device = report.device if report.device_given else None
+    return replay_command(report.backend, case, level=report.level, device=device, options=report.options)
 
 
 # ------------------------------------------------------------------------------------------------------------- groups

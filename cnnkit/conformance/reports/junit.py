@@ -56,6 +56,7 @@ def _properties(report: Report) -> Mapping[str, str]:
         "precision": ", ".join(report.precisions),
         "device": report.device or "",
         "seed": str(report.seed),
+        "only": ", ".join(report.only),
         "platform": report.platform,
         "ledger": report.ledger or "",
         "verdict": report.verdict,

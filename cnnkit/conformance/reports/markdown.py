@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from cnnkit.conformance.report import CaseResult, Report
 from cnnkit.conformance.reports.digest import (
+    STATES,
     SYMBOLS,
     WORST_FIRST,
     began,
@@ -29,9 +30,7 @@ MESSAGE_LIMIT = 600
 
 def to_markdown(report: Report) -> str:
     """The verdict, counts, features by precision, and the first failures."""
-    blocks = [
-        f"## Conformance of {_code(report.backend)}: {SYMBOLS['passed' if report.green else 'failed']} {report.verdict}"
-    ]
+    blocks = [f"## Conformance of {_code(report.backend)}: {SYMBOLS[STATES[report.verdict]]} {report.verdict}"]
     blocks.append(_text(headline(report)))
     reasons = [*report.reasons, *caveats(report)]
     blocks += ["\n".join(f"- {_text(reason)}" for reason in reasons)] if reasons else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cnnkit.conformance.report import Report
 from cnnkit.conformance.reports import sections
-from cnnkit.conformance.reports.digest import caveats, headline
+from cnnkit.conformance.reports.digest import STATES, caveats, headline
 from cnnkit.conformance.reports.figures import outcome_bar
 from cnnkit.conformance.reports.markup import e, mark
 from cnnkit.conformance.reports.style import STYLE
@@ -39,7 +39,7 @@ def to_html(report: Report) -> str:
 <body>
 <header>
 <h1>Conformance report of {e(report.backend)}</h1>
-<p class="verdict">{mark("passed" if report.green else "failed", f"<strong>{report.verdict.capitalize()}.</strong>")} {e(sentence)}</p>
+<p class="verdict">{mark(STATES[report.verdict], f"<strong>{report.verdict.capitalize()}.</strong>")} {e(sentence)}</p>
 {_reasons(report)}
 {outcome_bar(report.counts)}
 <nav aria-label="Contents">{"".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in _PARTS.items())}</nav>
@@ -59,6 +59,6 @@ def to_html(report: Report) -> str:
 
 
 def _reasons(report: Report) -> str:
-    """Why it is red, and what a green verdict does not say."""
+    """Why it is red, and what another verdict does not say."""
     said = [*report.reasons, *caveats(report)]
     return f'<ul class="reasons">{"".join(f"<li>{e(reason)}</li>" for reason in said)}</ul>' if said else ""

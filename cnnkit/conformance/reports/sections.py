@@ -42,6 +42,7 @@ def ran(report: Report) -> str:
             ("Device", e(report.device) if report.device else "the backend's own choice"),
             ("Options", e(options) or "none"),
             ("Suite", e(report.suite)),
+            ("Only", ", ".join(map(name, report.only))),
             ("Seed", e(report.seed)),
             ("Began", f'<time datetime="{e(report.started)}">{e(began(report))}</time>'),
             ("Took", e(seconds_in_words(report.seconds))),
