@@ -73,9 +73,11 @@ def follow(blocks, folder, environment):
 def test_the_page_can_be_followed_and_shows_what_happens(page, tmp_path, authors_machine):
     blocks = blocks_of((DOCS / page).read_text(encoding="utf-8"))
     assert len(blocks) > 10
-    follow(blocks, tmp_path, authors_machine)
-    done = ["python", "-m", "pip", "uninstall", "--quiet", "--yes", "cnnkit-mine", "cnnkit-mine-too"]
-    subprocess.run(done, env=authors_machine, check=True, capture_output=True)
+    try:
+        follow(blocks, tmp_path, authors_machine)
+    finally:  # a page that fails does not make the next one fail
+        done = ["python", "-m", "pip", "uninstall", "--quiet", "--yes", "cnnkit-mine", "cnnkit-mine-too"]
+        subprocess.run(done, env=authors_machine, check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("page", [*PAGES, "explanation/minimal-backend.md"])
