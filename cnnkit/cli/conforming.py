@@ -191,6 +191,9 @@ def summary(report: Report) -> list[str]:
     saved = [Path(failure.repro).parent for failure in report.failures if failure.repro]
     if saved:
         lines += ["", *_wrapped(f"Files that repeat {_count(len(saved))} are in {saved[0]}.")]
+    unsaved = [failure for failure in report.failures if "(No file repeats it: " in failure.message]
+    if unsaved:
+        lines += ["", *_wrapped(f"No file repeats {_count(len(unsaved))}: {unsaved[0].name} says why.")]
     if report.reasons:
         lines += ["", "Why it is red:"]
         lines += [line for reason in report.reasons for line in _wrapped(reason, "  - ", "    ")]

@@ -23,7 +23,7 @@ payload of a NaN.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,10 +79,12 @@ def save_failure(
     backend: Backend,
     refuses: Refuses | None,
     verdict: Verdict,
+    smaller: bool = True,
 ) -> Path:
     """Write `<case_id>.<precision>.json` to `folder`, which is made if it is not there, and return its path.
 
-    A wrong answer is shrunk first, for at most about two seconds. The file is written whole or not at all.
+    A wrong answer is shrunk first, for at most about two seconds, unless `smaller` is false. The file is written whole or
+    not at all.
     """
     case = find_case(case_id)
     assert verdict.stage is not None  # noqa: S101 - every failure has a stage
@@ -95,14 +97,16 @@ def save_failure(
         "" if case is None else case.claim,
         verdict.units,
     )
-    repro = _with_question(repro, verdict, backend, refuses)
+    repro = _with_question(repro, verdict, backend, refuses, smaller=smaller)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{case_id}.{precision}.json"
     write_whole(path, to_json(repro).encode())
     return path
 
 
-def _with_question(repro: Repro, verdict: Verdict, backend: Backend, refuses: Refuses | None) -> Repro:
+def _with_question(
+    repro: Repro, verdict: Verdict, backend: Backend, refuses: Refuses | None, *, smaller: bool
+) -> Repro:
     """`repro` with the question, shrunk, if asking that alone, as the file would hold it, fails in the same way."""
     question = verdict.question and _as_read(verdict.question)
     if question is None or not is_fair(question, expected_answer(question)):
@@ -110,7 +114,7 @@ def _with_question(repro: Repro, verdict: Verdict, backend: Backend, refuses: Re
     again = _ask(repro, question, backend, refuses)
     if (again.outcome, again.stage, again.error) != ("failed", verdict.stage, verdict.error):
         return repro
-    if verdict.stage == "compare":
+    if verdict.stage == "compare" and smaller:
         question = shrink(question, backend, refuses)
         again = _ask(repro, question, backend, refuses)
     return replace(repro, question=question, message=shortened(again.message), units=again.units)
@@ -125,6 +129,20 @@ def _as_read(question: Question) -> Question | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ replaying
+
+
+def remove_earlier(folder: Path, backend_name: str, names: Collection[tuple[str, str]] | None = None) -> None:
+    """Remove the files that runs of this backend saved in `folder`; with `names`, those of these cases and precisions.
+
+    What is no such file stays, whatever it is called. Raises `OSError`.
+    """
+    for path in sorted(folder.glob("*.json")):
+        try:
+            file = _File.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            continue  # a folder, a report, anybody's notes
+        if file.backend == backend_name and (names is None or (file.case, file.precision) in names):
+            path.unlink()
 
 
 def replay(repro: Repro, backend: Backend, refuses: Refuses | None = None, precision: str | None = None) -> Verdict:

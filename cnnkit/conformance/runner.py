@@ -46,7 +46,10 @@ CRASHES_IN_A_ROW: Final = 5
 """After so many crashes or hangs, one after the other, the rest is not tried."""
 
 SAVING_LIMIT: Final = 20.0
-"""Seconds that go into making the files of failures small and writing them; what fails after that has no file."""
+"""Seconds that go into making the files of failures small; what fails after that is written down as it is.
+
+After twice as long, what fails has no file, and says so.
+"""
 
 Listener: TypeAlias = Callable[[int, int, CaseResult], None]
 """Is told how many cases have been tried, of how many, and what became of the last one."""
@@ -200,6 +203,7 @@ class _Conductor:
         for precision in self.settings.precisions:
             self._has_backend(precision)
         self._reject_wrong_options()
+        self._clear_folder()
         order = chosen if self.settings.budget is None else covering_order(chosen)
         for count, pair in enumerate(order, start=1):
             if self._is_over():
@@ -227,6 +231,14 @@ class _Conductor:
         wrong = [answer for answer in self.missing.values() if answer.get("wrong_use")]
         if self.settings.options and len(wrong) == len(self.settings.precisions):
             raise BackendOptionError(wrong[0]["message"])
+
+    def _clear_folder(self) -> None:
+        """Take away what an earlier run found of the cases of this one, so that no file tells of a failure that is gone."""
+        from cnnkit.conformance.repro import remove_earlier
+
+        if self.settings.folder is not None and self.settings.folder.is_dir():
+            names = {(case.id, precision) for case, precision in self.chosen} if self.settings.only else None
+            remove_earlier(self.settings.folder, self.settings.name, names)
 
     def _is_over(self) -> bool:
         if self.settings.fail_fast and any(result.outcome == "failed" for result in self.results.values()):
@@ -307,15 +319,19 @@ class _Conductor:
             self.settings.progress(count, total, result)
 
     def _saved(self, result: CaseResult, folder: Path) -> CaseResult:
-        hopeless = result.stage == "load" or result.error == "TrainingNotSupported"
-        if hopeless or self.saving > SAVING_LIMIT:
-            return result
+        if result.stage == "load" or result.error == "TrainingNotSupported":
+            return result  # there is nothing to repeat
+        if self.saving > 2 * SAVING_LIMIT:
+            message = f"{result.message} (No file repeats it: those of other failures have taken {self.saving:.0f} s.)"
+            return result.model_copy(update={"message": message})
         begin = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if self.worker is not None:
                 # The engine may have gone to another folder.
-                saved = self.worker.ask(LOAD_LIMIT, ask="save", folder=str(folder.absolute()))["path"]
+                saved = self.worker.ask(
+                    LOAD_LIMIT, ask="save", folder=str(folder.absolute()), smaller=self.saving <= SAVING_LIMIT
+                )["path"]
                 path = str(folder / Path(saved).name)
             else:
                 path = str(_save_without_backend(folder, self.settings.name, result))

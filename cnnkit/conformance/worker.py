@@ -119,8 +119,8 @@ class Worker:
         if os.getpid() != self.process:
             os._exit(0)
 
-    def save(self, folder: str) -> dict[str, Any]:
-        """Write the file that repeats the case judged last."""
+    def save(self, folder: str, smaller: bool) -> dict[str, Any]:
+        """Write the file that repeats the case judged last, made `smaller` first where that takes a while."""
         from cnnkit.conformance.repro import save_failure
 
         assert self.last is not None  # noqa: S101 - the runner judges before it saves
@@ -133,6 +133,7 @@ class Worker:
             backend=self.backends[precision],
             refuses=refuses(self.name, self.device, precision),
             verdict=verdict,
+            smaller=smaller,
         )
         return {"path": str(path)}
 

@@ -266,6 +266,13 @@ def made_report(*found):
     )
 
 
+def test_failures_without_a_file_are_counted():
+    found = {"outcome": "failed", "stage": "compare", "message": "output[0] is 0; expected 1"}
+    report = made_report(found, found | {"message": "wrong (No file repeats it: no time.)"})
+    assert f"No file repeats 1 case: {report.cases[1].name} says why." in summary(report)
+    assert "No file repeats" not in "\n".join(summary(made_report(found)))
+
+
 def test_many_failures_are_told_in_groups_and_the_rest_is_counted():
     found = {"outcome": "failed", "stage": "compare", "message": "output[0] is 0; expected 1 " * 9}
     lines = summary(made_report(*[found] * 40))

@@ -1,5 +1,7 @@
 """Running the suite on the little distributions of tests/plugins: whatever a backend does, there is a report."""
 
+import json
+import math
 import os
 from pathlib import Path
 
@@ -433,6 +435,61 @@ def test_a_failure_is_saved_as_a_file_and_a_run_without_failures_makes_no_folder
     files = {case.id: case.repro for case in report.failures}
     assert set(files.values()) == {str(path) for path in (tmp_path / "some").iterdir()}
     assert set(files) == {WIDE, "dense.forward.deep", "dense.forward.one-feature"}
+
+
+def test_when_making_files_small_has_taken_long_enough_they_are_written_as_they_are(tmp_path, monkeypatch):
+    """However many cases fail, each has a file."""
+
+    def parameters(case):
+        shapes = json.loads(Path(case.repro).read_text())["question"]["parameters"].values()
+        return sum(math.prod(array["shape"]) for array in shapes)
+
+    small = run("null", only=[WIDE, "dense.forward.deep"], precisions=["float32"], folder=tmp_path / "a")
+    monkeypatch.setattr(runner, "SAVING_LIMIT", 1e-9)
+    saved = runner._Conductor._saved
+
+    def save(self, result, folder):
+        self.saving = min(self.saving, 2e-9)
+        return saved(self, result, folder)
+
+    monkeypatch.setattr(runner._Conductor, "_saved", save)
+    large = run("null", only=[WIDE, "dense.forward.deep"], precisions=["float32"], folder=tmp_path / "b")
+    sizes = [(parameters(one), parameters(other)) for one, other in zip(small.failures, large.failures, strict=True)]
+    assert sizes[0][0] == sizes[0][1]
+    assert sizes[1][0] < sizes[1][1]
+
+
+def test_where_there_is_no_time_for_a_file_the_failure_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "SAVING_LIMIT", 0.0)
+    first, second = run("null", only=FORWARD[:2], precisions=["float32"], folder=tmp_path).failures
+    assert Path(first.repro).is_file()
+    assert second.repro is None
+    assert "(No file repeats it: those of other failures have taken 0 s.)" in second.message
+
+
+def test_the_files_of_an_earlier_run_go_and_what_is_not_ours_stays(tmp_path):
+    square, wide = FORWARD[:2]
+    run("null", only=[square, wide], precisions=["float32"], folder=tmp_path)
+    mine, others = tmp_path / f"{square}.float32.json", tmp_path / f"{square}.other.json"
+    others.write_text(mine.read_text().replace('"null"', '"somebody"'))
+    (tmp_path / "report.json").write_text('{"format": 1, "suite": "1.0", "backend": "null", "cases": []}')
+    (tmp_path / "notes.json").write_text("[1")
+    (tmp_path / "folder.json").mkdir()
+    wide_file = tmp_path / f"{wide}.float32.json"
+    kept = {others, tmp_path / "report.json", tmp_path / "notes.json", tmp_path / "folder.json"}
+    before = set(tmp_path.iterdir())
+    assert before == kept | {mine, wide_file}
+    with pytest.raises(OptionError):
+        run("null", only=["none"], folder=tmp_path)
+    assert set(tmp_path.iterdir()) == before
+    run("loopback", only=[square], precisions=["float32"], folder=tmp_path)
+    assert set(tmp_path.iterdir()) == before
+    mine.write_text(mine.read_text().replace('"null"', '"loopback"'))
+    wide_file.write_text(wide_file.read_text().replace('"null"', '"loopback"'))
+    run("loopback", only=[square], precisions=["float32"], folder=tmp_path)
+    assert set(tmp_path.iterdir()) == kept | {wide_file}
+    run("loopback", budget=0.01, precisions=["float32"], folder=tmp_path)
+    assert set(tmp_path.iterdir()) == kept
 
 
 def test_what_the_ledger_admits_is_not_saved(tmp_path):
