@@ -188,6 +188,14 @@ def test_a_flatten_that_goes_back_in_another_order_is_named():
     assert first(backend, DEEP) == ("backward", 5, "gradient of its input")
 
 
+def test_a_fault_of_the_end_alone_is_no_fault_of_a_model_without_it():
+    layers = [Conv2D(filters=3, kernel_size=2), Tanh(), Conv2D(filters=2, kernel_size=(4, 3)), Flatten(), Softmax()]
+    model = Model(input_shape=(5, 4, 2), layers=layers)
+    assert first(planted(input_=1.01, in_=lambda op: isinstance(op, DenseOp)), model) is None
+    conv = planted(input_=1.01, in_=lambda op: isinstance(op, Conv2DOp))
+    assert first(conv, model) == ("backward", 2, "gradient of its input")
+
+
 def test_what_the_bread_alone_gets_wrong_is_said_to_be_unseen():
     backend = planted(kernel=1.01, bias=1.01, in_=lambda op: isinstance(op, Conv2DOp))
     found = compare_backends(question_about(DEEP), {"wrong": backend})
