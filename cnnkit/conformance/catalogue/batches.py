@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnnkit.conformance.case import Case
-from cnnkit.conformance.catalogue.layouts import CALLS, DENSENET
+from cnnkit.conformance.catalogue.layouts import CALLS, DENSENET, LAYOUTS, laid
 from cnnkit.conformance.catalogue.material import TANHNET, TANHNET_SHAPE, Body, check_epoch, start, trial, went_on
 from cnnkit.conformance.question import Question
 from cnnkit.conformance.subject import Subject
@@ -16,6 +16,8 @@ from cnnkit.model import Dense, Dropout, Layer, Rescale, Softmax
 from cnnkit.optimizers import SGD, Adam
 
 MOMENTUM = SGD(learning_rate=0.05, momentum=0.8)
+
+LEARNING: dict[str, Any] = {"optimizer": MOMENTUM}
 
 MODELS: dict[str, tuple[str, tuple[Layer, ...], tuple[int, ...], dict[str, Any]]] = {
     "images": ("images", TANHNET, TANHNET_SHAPE, {}),
@@ -43,6 +45,23 @@ SIZE_CASES = [
     for name, (said, layers, shape, options) in MODELS.items()
     for size in (1, 64, 130)
     for call in ("predict-in-training", "gradients", "step")
+]
+
+
+LAYOUT_CASES = [
+    trial(
+        f"v49.batch.{size}.{call}.gaps",
+        claim.format(f"{said} cut out of a larger array with steps"),
+        laid(LAYOUTS["gaps"][1], body),
+        (Rescale(scale=1 / 255), *TANHNET),
+        TANHNET_SHAPE,
+        images="uint8",
+        batch=size,
+        **({} if call == "predict" else LEARNING),
+    )
+    for size, said in ((1, "one uint8 image"), (70, "70 uint8 images"))
+    for call, (claim, body) in CALLS.items()
+    if call != "epoch"
 ]
 
 
@@ -113,4 +132,4 @@ EPOCH_CASES = [
 ]
 
 
-CASES: list[Case] = [*SIZE_CASES, *EPOCH_CASES]
+CASES: list[Case] = [*SIZE_CASES, *LAYOUT_CASES, *EPOCH_CASES]

@@ -42,7 +42,7 @@ POOLINGS: dict[str, tuple[Any, Any, Any]] = {
     "strides": (1, (2, 3), (6, 2)),
     "channels": (2, 1, 9),
     "batch": (2, 1, 5),
-    "image": ((6, 7), (5, 5), (10, 7)),
+    "image": ((6, 7), (5, 5), (21, 6)),
 }
 
 

@@ -83,18 +83,20 @@ class Kind:
     predicts: tuple[Layer, ...]
     learns: tuple[Layer, ...]
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
-    images: str = "uniform"
+    images: Any = "uniform"
     precisions: tuple[str, ...] = BOTH
 
 
 BYTES = Rescale(scale=1 / 255)
 DENSENET: tuple[Layer, ...] = (Dense(units=6, activation="tanh"), Dense(units=4), Softmax())
 SHAPES, FEATURES = (CONVNET_SHAPE, TANHNET_SHAPE), ((5,), (5,))
+SMALL = np.array([[0, 1, 3, 2, 0], [1, 4, 0, 1, 5], [2, 0, 2, 3, 1]], np.uint8)
+"""Bytes that a model can take as they are."""
 KINDS = {
     "images": Kind("images", CONVNET, TANHNET, SHAPES),
     "bytes": Kind("uint8 images", (BYTES, *CONVNET), (BYTES, *TANHNET), SHAPES, "uint8"),
     "features": Kind("features", DENSENET, DENSENET, FEATURES),
-    "byte-features": Kind("uint8 features", (BYTES, *DENSENET), (BYTES, *DENSENET), FEATURES, "uint8"),
+    "byte-features": Kind("uint8 features", DENSENET, DENSENET, FEATURES, SMALL),
     "single": Kind("float32 images, in float64,", CONVNET, TANHNET, SHAPES, precisions=("float64",)),
 }
 
@@ -128,7 +130,9 @@ CALLS: dict[str, tuple[str, Body]] = {
 }
 
 
-def _laid(lay: Callable[[Any], Any], call: Body, kind: str) -> Body:
+def laid(lay: Callable[[Any], Any], call: Body, kind: str = "images") -> Body:
+    """`call` on images that lie in memory as `lay` places them."""
+
     def body(subject: Subject, question: Question) -> None:
         images = question.images.astype(np.float32) if kind == "single" else question.images
         call(subject, replace(question, images=lay(images)))
@@ -152,7 +156,7 @@ IMAGE_CASES = [
     trial(
         f"v48.{name}.{layout}.{call}",
         claim.format(f"{kind.said} {said}"),
-        _laid(lay, body, name),
+        laid(lay, body, name),
         kind.predicts if call == "predict" else kind.learns,
         kind.shapes[call != "predict"],
         images=kind.images,

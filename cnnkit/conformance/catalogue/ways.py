@@ -12,6 +12,7 @@ import numpy as np
 from cnnkit.conformance.case import Case
 from cnnkit.conformance.catalogue.layouts import CALLS
 from cnnkit.conformance.catalogue.material import trial
+from cnnkit.conformance.catalogue.probes import drawn_gradient_case
 from cnnkit.model import (
     AvgPool2D,
     Conv2D,
@@ -60,8 +61,9 @@ def _network(layers: list[Layer], *, of_bytes: bool) -> tuple[Layer, ...]:
     return (*front, *layers, *calm, *flatten, Dense(units=4), Softmax())
 
 
-def _options(*, of_bytes: bool) -> dict[str, Any]:
-    return {"images": BYTES} if of_bytes else {}
+def _options(call: str, *, of_bytes: bool) -> dict[str, Any]:
+    learning = {} if call == "predict" else {"optimizer": SGD(learning_rate=0.05, momentum=0.8)}
+    return learning | ({"images": BYTES} if of_bytes else {})
 
 
 CASES: list[Case] = [
@@ -73,12 +75,21 @@ CASES: list[Case] = [
         body,
         _network(layers, of_bytes=of_bytes),
         SHAPE,
-        optimizer=SGD(learning_rate=0.05, momentum=0.8),
         batch=BATCH,
-        **_options(of_bytes=of_bytes),
+        **_options(call, of_bytes=of_bytes),
     )
     for name, (said, layers) in LAYERS.items()
     for of_bytes in (False, True)
     for call, (claim, body) in CALLS.items()
-    if call != "predict"
+    if call != "predict" or name == "dropout"
+] + [
+    drawn_gradient_case(
+        f"v49.batch.70.gradient.{name}",
+        f"The gradient of 70 images passes backward through {said}",
+        list(_network(layers, of_bytes=False)),
+        SHAPE,
+        batch=70,
+    )
+    for name, (said, layers) in LAYERS.items()
+    if not name.startswith("conv2d-")
 ]
