@@ -65,6 +65,7 @@ _SUBMODULES = (
     "bench",
     "conformance",
     "diagnosis",
+    "features",
     "layerwise",
     "randomness",
     "running",
