@@ -66,6 +66,7 @@ _SUBMODULES = (
     "conformance",
     "diagnosis",
     "features",
+    "files",
     "layerwise",
     "randomness",
     "running",
