@@ -30,6 +30,7 @@ from cnnkit.conformance.ledger import Ledger, only_predicts
 from cnnkit.conformance.measure import THRESHOLD, CaseFault
 from cnnkit.conformance.refusals import refused_precision, refuses, says_nothing
 from cnnkit.conformance.report import CaseResult, reasons_for_red
+from cnnkit.conformance.reports.digest import units_in_words
 from cnnkit.conformance.selection import (
     PRECISIONS,
     NoBackend,
@@ -214,7 +215,7 @@ def _units(result: CaseResult) -> str:
         return ""
     return (
         f"1 unit is what rounding alone would do, in {result.precision}; up to {THRESHOLD:g} are right, "
-        f"{result.units:,.0f} are the worst that was seen"
+        f"{units_in_words(result.units)} are the worst that was seen"
     )
 
 
