@@ -1,6 +1,7 @@
 """Broken backends that judge the conformance suite: every one must turn it red, at the cases meant for it."""
 
 from mutants import (
+    combined,
     conduct,
     convolutions,
     dropping,
@@ -18,6 +19,7 @@ __all__ = [
     "MUTANTS",
     "TOO_LITTLE_RAN",
     "Mutant",
+    "combined",
     "conduct",
     "convolutions",
     "dropping",

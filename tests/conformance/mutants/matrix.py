@@ -49,6 +49,7 @@ GROUPS = {
     "optimizing": "Optimizers and states",
     "epochs": "Epochs",
     "conduct": "Conduct: arrays, memory, threads, odd sizes, refusals",
+    "combined": "One method, size, dtype, layout or option alone",
 }
 
 
