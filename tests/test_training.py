@@ -595,7 +595,9 @@ def test_an_optimizer_that_no_file_can_name_is_refused_before_training_where_a_r
 def test_a_backend_that_refuses_only_when_it_compiles_is_told_with_those_that_could():
     dilated = Conv2D(filters=1, kernel_size=2, dilation=2)
     model = Model(input_shape=(6, 5, 1), layers=[Rescale(scale=1 / 255), dilated, Flatten(), Dense(units=3), Softmax()])
-    with pytest.raises(UnsupportedModel, match=r"there is no kernel\. Backends that could: loopback, numpy\.$") as refused:
+    with pytest.raises(
+        UnsupportedModel, match=r"there is no kernel\. Backends that could: loopback, numpy\.$"
+    ) as refused:
         fit(model, data_of(6), backend="refusing")
     assert (refused.value.path, refused.value.feature) == ("layers[1].dilation", "conv2d.dilation")
     assert isinstance(refused.value.__cause__, UnsupportedModel)

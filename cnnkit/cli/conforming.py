@@ -73,7 +73,7 @@ def conformance(
         Path | None, typer.Option(metavar="DIR", help="Folder for a file of each failure. [conformance-failures/NAME]")
     ] = None,
 ) -> None:
-    """Judge a backend by the conformance suite: exit code 0 is green, or partial with --only; 1 is red, 2 wrong use."""
+    """Judge a backend by the conformance suite: exit code 0 is green, or partial with --only or --budget; 1 is red."""
     json_file = None if json_ in (None, "-") else Path(str(json_))
     forms = {"json": json_file, "junit": junit, "html": html, "markdown": markdown, "badge": badge}
     files = {form: path for form, path in forms.items() if path is not None}
@@ -215,13 +215,13 @@ def _verdict(report: Report) -> str:
     ran = len(report.cases) - report.counts["not-run"]
     some = f"{ran} of {len(report.cases)} cases ran"
     if report.partial:
-        return f"PARTIAL: nothing failed, but only {some}. A part of the suite makes no backend green."
+        early = "" if report.only else " within the budget"
+        return f"PARTIAL: nothing failed, but only {some}{early}. A part of the suite makes no backend green."
     if report.red:
         return f"RED: backend '{report.backend}' does not conform at the level {report.level}."
     only = only_in_words(report)
     where = f" in {listed(claimed(report))}{only}" if only else ""
-    early = f" So far: {some} within the budget." if report.counts["not-run"] else ""
-    return f"GREEN: backend '{report.backend}' conforms at the level {report.level}{where}.{early}"
+    return f"GREEN: backend '{report.backend}' conforms at the level {report.level}{where}."
 
 
 def _head(report: Report) -> list[str]:

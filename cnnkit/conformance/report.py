@@ -21,7 +21,7 @@ ResultOutcome: TypeAlias = Literal["passed", "failed", "refused", "deviates", "n
 OUTCOMES: tuple[ResultOutcome, ...] = ("passed", "failed", "refused", "deviates", "not-run")
 
 Verdict: TypeAlias = Literal["green", "red", "partial"]
-"""`partial` is a run that was asked for some cases only, all of which ran, and in which nothing was found wrong."""
+"""`partial` is a run that was asked for less, by a selection or a budget, and in which nothing was found wrong."""
 
 MAIN_PRECISION = "float32"
 """The precision of programs unless another is asked for. What a run says of a backend, it says of this one first."""
@@ -83,7 +83,7 @@ class CaseResult(_Record):
 class Report(_Record):
     """What the suite found out about a backend.
 
-    Green only if every case did what it should, and enough ran; partial if all of the cases that were selected did.
+    Green only if every case did what it should, and all ran; partial if a run that was asked for less found nothing wrong.
     """
 
     format: Literal[1] = 1

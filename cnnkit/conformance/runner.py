@@ -360,6 +360,7 @@ class _Conductor:
         else:
             reasons += reasons_for_red(results, self.problems, within_budget=self.over_budget)
         reasons += self._only_predicts(results)
+        partial = bool(wanted.only) or any(result.outcome == "not-run" for result in results)
         versions = {"cnnkit": cnnkit.__version__, "python": platform.python_version(), "numpy": np.__version__}
         return Report(
             suite=SUITE_VERSION,
@@ -379,7 +380,7 @@ class _Conductor:
             ledger=None if self.ledger.path is None else str(self.ledger.path),
             ledger_problems=tuple(self.problems),
             cases=tuple(results),
-            verdict="red" if reasons else "partial" if wanted.only else "green",
+            verdict="red" if reasons else "partial" if partial else "green",
             reasons=tuple(reasons),
         )
 

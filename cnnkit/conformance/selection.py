@@ -45,19 +45,21 @@ def pairs(cases: Iterable[Case], level: Level, precisions: Sequence[str]) -> lis
 def selected(found: Sequence[Pair], patterns: Sequence[str]) -> list[Pair]:
     """Those of `found` that one of the `patterns` names. `OptionError` for a pattern that names none.
 
-    A pattern is a glob for the id, or a case in one precision as reports write it: `dense.forward.wide[float32]`.
+    A pattern is a glob for the id, an area of the summary (`conv2d`), or a case in one precision as reports write it:
+    `dense.forward.wide[float32]`.
     """
     for pattern in patterns:
         if not any(_is_named(pair, pattern) for pair in found):
             raise OptionError(
-                f"no case is called '{pattern}' at this level; expected an id, or a pattern such as 'conv2d.*'."
+                f"no case is called '{pattern}' at this level; expected an id, an area such as 'conv2d', or a "
+                "pattern such as 'v06.*'."
             )
     return [pair for pair in found if any(_is_named(pair, pattern) for pattern in patterns)]
 
 
 def _is_named(pair: Pair, pattern: str) -> bool:
     case, precision = pair
-    return fnmatch.fnmatchcase(case.id, pattern) or pattern == f"{case.id}[{precision}]"
+    return fnmatch.fnmatchcase(case.id, pattern) or pattern in (f"{case.id}[{precision}]", area_of(case.id))
 
 
 def covering_order(found: Sequence[Pair]) -> list[Pair]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -26,13 +27,13 @@ def _plugins(plugin_folder, on_path):
 # ------------------------------------------------------------------------------------------------------------ exit codes
 
 
-def test_numpy_is_green_at_inference_within_a_budget(cnnkit):
-    done = cnnkit("conformance", "numpy", "--level", "inference", "--budget", "8s")
+def test_numpy_is_partial_at_inference_within_a_budget(cnnkit):
+    done = cnnkit("conformance", "numpy", "--level", "inference", "--budget", "2s")
     assert done.code == 0, done.out
     assert done.err == ""
     assert done.out.startswith("Backend 'numpy' (cnnkit ")
     assert "level inference" in done.out
-    assert "GREEN: backend 'numpy' conforms at the level inference." in done.out
+    assert re.search(r"PARTIAL: nothing failed, but only \d+ of \d+\s+cases\s+ran within the budget", done.out)
     assert not Path("conformance-failures").exists()
 
 
