@@ -97,6 +97,19 @@ EPOCH_CASES = [
     for name, (said, layers, shape, options) in MODELS.items()
     for size in (64, 130)
 ] + [
+    *(
+        trial(
+            f"v49.epoch.1.{name}",
+            f"An epoch learns from {said} one by one",
+            _epoch(np.array([2, 0, 1]), 1),
+            layers,
+            shape,
+            optimizer=MOMENTUM,
+            batch=3,
+            **options,
+        )
+        for name, (said, layers, shape, options) in MODELS.items()
+    ),
     trial(
         "v49.epoch.many-steps",
         "An epoch of 150 images in batches of 7 takes 22 steps",

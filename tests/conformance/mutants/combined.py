@@ -126,6 +126,11 @@ def epoch_of_bytes_in_batches_of_64(_program, images, _labels, _order, batch_siz
     return batch_size >= 64 and is_bytes(images)
 
 
+@fooled("epoch", "An epoch with dropout, one row at a time, is wrong", "v49.epoch.1.dropout")
+def epoch_of_single_rows_with_dropout(program, _images, _labels, _order, batch_size):
+    return batch_size == 1 and any(isinstance(op, DropoutOp) for op in program.plan.operations)
+
+
 @broken_program("An epoch leaves out a last batch of one image", "v49.epoch.last-of-one")
 class EpochWithoutLastOfOne(Apart):
     """As does who fears its variance."""
