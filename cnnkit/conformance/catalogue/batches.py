@@ -110,6 +110,27 @@ EPOCH_CASES = [
         )
         for name, (said, layers, shape, options) in MODELS.items()
     ),
+    *(
+        trial(
+            f"v49.epoch.70.gaps.{name}",
+            f"An epoch learns in batches of 70 from {said} cut out of a larger array with steps",
+            laid(LAYOUTS["gaps"][1], _epoch(LONG, 70)),
+            layers,
+            shape,
+            optimizer=MOMENTUM,
+            batch=140,
+            **options,
+        )
+        for name, (said, layers, shape, options) in MODELS.items()
+        if name in ("bytes", "dropout")
+    ),
+    trial(
+        "v49.epoch.one-image",
+        "An epoch goes through one image again and again",
+        _epoch(np.zeros(3, np.int64), 2),
+        optimizer=MOMENTUM,
+        batch=1,
+    ),
     trial(
         "v49.epoch.many-steps",
         "An epoch of 150 images in batches of 7 takes 22 steps",

@@ -131,6 +131,16 @@ def epoch_of_single_rows_with_dropout(program, _images, _labels, _order, batch_s
     return batch_size == 1 and any(isinstance(op, DropoutOp) for op in program.plan.operations)
 
 
+@fooled("epoch", "An epoch over one image is wrong", "v49.epoch.one-image")
+def epoch_over_one_image(_program, images, _labels, _order, _batch_size):
+    return len(images) == 1
+
+
+@fooled("epoch", "An epoch in batches of 64 or more misreads strides", "v49.epoch.70.gaps.")
+def epoch_in_batches_of_64_with_strides(_program, images, _labels, _order, batch_size):
+    return batch_size >= 64 and is_strided(images)
+
+
 @broken_program("An epoch leaves out a last batch of one image", "v49.epoch.last-of-one")
 class EpochWithoutLastOfOne(Apart):
     """As does who fears its variance."""
