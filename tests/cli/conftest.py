@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnkit.cli import main
+from cnnkit.cli import common, main
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def _own_folder(monkeypatch, tmp_path):
             monkeypatch.delenv(name)
     monkeypatch.setenv("CNNKIT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(common.console, "_width", None)  # or it is as wide as the terminal in which the process began
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
