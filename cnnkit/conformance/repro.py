@@ -374,6 +374,17 @@ def _array(path: str, file: _ArrayFile) -> NDArray[Any]:
     return np.array(numbers, dtype).reshape(file.shape)
 
 
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether `value` is a finite number of `dtype`, once rounded: the text of the largest may be a little above it."""
+    if dtype.kind != "f":
+        return int(np.iinfo(dtype).min) <= value <= int(np.iinfo(dtype).max)
+    try:
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(dtype.type(value)))
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
 def _collect(path: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any], numbers: list[float]) -> None:
     if shape:
         if not isinstance(values, list) or len(values) != shape[0]:
@@ -386,10 +397,8 @@ def _collect(path: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any
     if real and isinstance(values, str) and values in _SPECIAL:
         numbers.append(_SPECIAL[values])
         return
-    largest = float(np.finfo(dtype).max) if real else int(np.iinfo(dtype).max)
-    least = -largest if real else int(np.iinfo(dtype).min)
     wanted = (int, float) if real else int
-    if not isinstance(values, wanted) or isinstance(values, bool) or not least <= values <= largest:
+    if not isinstance(values, wanted) or isinstance(values, bool) or not _holds(dtype, values):
         raise OptionError(f"{path} is {values!r}; expected a number of {dtype.name}.")
     numbers.append(values)
 

@@ -122,6 +122,14 @@ def test_every_number_comes_back_to_the_last_bit(tmp_path_factory, images):
     assert_same_bits(load(path).question.images, images)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_largest_numbers_come_back(tmp_path, dtype):
+    images = np.array([[np.finfo(dtype).max, np.finfo(dtype).min, np.finfo(dtype).tiny]], dtype)
+    question = draw([Dense(units=2)], (3,), precision="float64", images=images)
+    (tmp_path / "f.json").write_text(to_json(failure(question)))
+    assert_same_bits(load(tmp_path / "f.json").question.images, images)
+
+
 def test_a_file_is_short_and_holds_nothing_but_json(tmp_path):
     images = np.float32([[0.1, np.nan, np.inf], [-np.inf, -0.0, 1e-45]])
     question = draw([Dense(units=2)], (3,), precision="float32", images=images)
