@@ -121,8 +121,9 @@ def _convolution(op: Conv2DOp, x: Tensor, run: Run, goes_on: bool) -> tuple[Tens
 
     def back(dy: Tensor) -> Tensor:
         reach = [step * (size - 1) + 1 for step, size in zip(op.dilation, op.kernel_size, strict=True)]
+        seen, windows = (_alone(op, x), _NEXT_TO_EACH_OTHER) if op.kernel_size == (1, 1) else (x, _windows(op))
         with_holes = tf.raw_ops.Conv2DBackpropFilter(
-            input=x, filter_sizes=[*reach, op.input_shape[2], op.filters], out_backprop=dy, **_windows(op)
+            input=seen, filter_sizes=[*reach, op.input_shape[2], op.filters], out_backprop=dy, **windows
         )
         run.gradients[op.kernel] = with_holes[:: op.dilation[0], :: op.dilation[1]]
         if op.bias is not None:
@@ -144,6 +145,18 @@ def _sum_of_pixels(dy: Tensor, shape: Shape) -> Tensor:
     """
     over_images = tf.raw_ops.BiasAddGrad(out_backprop=tf.reshape(dy, [-1, math.prod(shape)]))
     return tf.reduce_sum(tf.reduce_sum(tf.reshape(over_images, shape), 0), 0)
+
+
+_NEXT_TO_EACH_OTHER: Mapping[str, Any] = {"strides": [1, 1, 1, 1], "padding": "VALID"}
+
+
+def _alone(op: Conv2DOp, x: Tensor) -> Tensor:
+    """The pixels that a kernel of one pixel meets: `(batch, height', width', channels)`.
+
+    oneDNN skips the others in a workspace that is too small for fewer than 16 channels, and writes past its end:
+    https://github.com/uxlfoundation/oneDNN/issues/6035
+    """
+    return _bordered(x, op.padding, 0.0)[:, :: op.strides[0], :: op.strides[1]]
 
 
 def _windows(op: Conv2DOp) -> dict[str, Any]:

@@ -43,6 +43,27 @@ def test_nan_survives_an_activation_that_tensorflow_would_join_to_its_layer(
     assert np.isfinite(np.delete(output, 1, -1)).all()
 
 
+def test_the_gradient_of_a_strided_kernel_of_one_pixel_stays_within_its_memory(in_a_process_of_its_own):
+    """oneDNN's own ends the process, mostly at the first of these."""
+    lines = in_a_process_of_its_own(
+        """
+        import numpy as np
+        from cnnkit import SGD, Conv2D, Dense, Flatten, Model, Softmax, initial_state
+        from cnnkit_tensorflow import plugin
+        backend = plugin.cnnkit_create_backend(None, "float32", {})
+        for channels in (2, 9, 15):
+            for strides in ((2, 1), (1, 3), (2, 2)):
+                layers = [Conv2D(filters=9, kernel_size=1, strides=strides), Flatten(), Dense(units=2), Softmax()]
+                model = Model(input_shape=(10, 8, channels), layers=layers)
+                program = backend.compile_training(model.plan(), initial_state(model, SGD(0.1)), SGD(0.1))
+                for _ in range(200):
+                    program.gradients(np.ones((5, 10, 8, channels), np.float32), np.zeros(5, np.int64))
+        print("alive")
+        """
+    )
+    assert lines == ["alive"]
+
+
 @pytest.mark.parametrize("classes", [3, 10, 64, 1000])
 def test_nan_survives_softmax(make_backend, classes):
     model = Model(input_shape=(classes,), layers=[Softmax()])
