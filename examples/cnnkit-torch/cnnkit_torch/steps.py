@@ -161,7 +161,8 @@ def _convolution(op: Conv2DOp, context: Context, goes_on: bool) -> Step:
         padding = [before for before, _ in op.padding]  # the usual case, which PyTorch pads itself
     else:
         # Some kernels of oneDNN 3.12 read beyond a row whose only window is taken with a stride above 1. The stride of
-        # one window means nothing, so it gets 1, and the image is cut to what windows reach.
+        # one window means nothing, so it gets 1, and the image is cut to what windows reach. The cut also keeps kernels
+        # of one pixel away from one that writes past its workspace: https://github.com/uxlfoundation/oneDNN/issues/6035
         border = border_of(op, op.kernel_size, op.dilation)
         strides = [1 if count == 1 else stride for stride, count in zip(op.strides, op.output_shape, strict=False)]
 
