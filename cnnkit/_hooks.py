@@ -177,7 +177,9 @@ class Hooks(Protocol):
 
     @hookspec(firstresult=True)
     def cnnkit_create_backend(self, device: str | None, precision: str, options: dict[str, Any]) -> Backend:
-        """A new backend on `device` in `precision`, "float32" or "float64". Required; called after a `ready` probe.
+        """A new backend on `device` in `precision`, "float32", "float64" or one of `cnnkit_precisions`. Required.
+
+        It is called after a `ready` probe.
 
         `options` is what the caller of `get_backend` wrote beyond that, unchecked. Raises an error of `cnnkit.errors`
         for what it cannot do: `BackendOptionError` for a wrong option or precision, which is reported to the caller,
@@ -209,6 +211,20 @@ class Hooks(Protocol):
                     for op in plan.operations
                     if isinstance(op, Conv2DOp) and op.dilation != (1, 1)
                 ]
+        """
+
+    @hookspec(firstresult=True)
+    def cnnkit_precisions(self) -> Mapping[str, str]:
+        """The precisions that the backend offers beside float32 and float64, each with what it rounds. Optional.
+
+        They are for those who ask for them by name, and what they round is printed. Arrays that cross the contract are
+        float32 in each of them. The conformance suite does not judge them::
+
+            from cnnkit.plugins import hookimpl
+
+            @hookimpl
+            def cnnkit_precisions():
+                return {"bfloat16": "products of numbers rounded to 7 bits"}
         """
 
     @hookspec(firstresult=True)

@@ -33,13 +33,22 @@ class EpochTotals:
 
 @dataclass(frozen=True)
 class Selection:
-    """How `cnnkit.get_backend` came to a backend. `rejected` pairs each name tried before it with the reason."""
+    """How `cnnkit.get_backend` came to a backend. `rejected` pairs each name tried before it with the reason.
+
+    `rounded` is empty in float32 and float64. In a precision that only this backend has it says what is rounded there.
+    """
 
     name: str
     device: str | None
     precision: str
     options: Mapping[str, Any]
     rejected: tuple[tuple[str, str], ...] = ()
+    rounded: str = ""
+
+    @property
+    def outside(self) -> str:
+        """The precision of the arrays that cross the contract: "float32" or "float64"."""
+        return "float32" if self.rounded else self.precision
 
 
 class Program(ABC):

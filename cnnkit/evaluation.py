@@ -41,8 +41,8 @@ def choose_backend(
 
 
 def precision_of(backend: Backend, asked: str) -> str:
-    """The precision in which `backend` computes: what it was made with, or what was asked where it cannot say."""
-    return backend.selection.precision if backend.selection else asked
+    """That of the arrays of `backend`, "float32" or "float64": as it was made, or as was asked where it cannot say."""
+    return backend.selection.outside if backend.selection else asked
 
 
 def compile_program(backend: Backend, model: Model, parameters: Parameters) -> tuple[Plan, Program]:
@@ -89,7 +89,7 @@ def predict(
         backend: A name, a chain of names, a backend; None means CNNKIT_BACKEND, or the default.
         batch_size: How many images are in the backend at once. It changes no result beyond rounding.
         device: Handed to the backend.
-        precision: `"float32"` or `"float64"`.
+        precision: `"float32"`, `"float64"`, or one that the backend offers beside them.
         options: Options of the backend.
 
     Raises:

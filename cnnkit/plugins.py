@@ -51,7 +51,7 @@ from cnnkit._probing import (
     probe,
     unavailable,
 )
-from cnnkit.arrays import dtype_of
+from cnnkit.arrays import PRECISIONS
 from cnnkit.backend import Backend, Selection
 from cnnkit.errors import BackendNotFound, BackendUnavailable, CnnkitError, OptionError, UnsupportedModel
 from cnnkit.plan import Plan
@@ -75,6 +75,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "naming_alternatives",
+    "own_precisions",
     "refusals",
     "refuses_nothing",
     "reject_unknown_options",
@@ -139,7 +140,7 @@ def get_backend(
         which: A name; a chain of names, of which the first that can be had is taken; or a Backend, which is returned
             as it is. None means what CNNKIT_BACKEND says, or else `DEFAULT_BACKEND`.
         device: One of the backend's devices; None is its own choice. A device that is not there is an error.
-        precision: "float32" or "float64".
+        precision: "float32", "float64", or one that the backend offers beside them (`own_precisions`).
         options: What the backend's plugin understands beyond that.
 
     Its `.selection` says what was chosen and, in `.rejected`, which names of the chain were not, and why.
@@ -149,7 +150,6 @@ def get_backend(
         BackendUnavailable: It is installed but not ready, or could not be created; `.status` has the details.
         OptionError: `precision` or an option is wrong. That is reported at once, also in the middle of a chain.
     """
-    dtype_of(precision)
     if isinstance(which, Backend):
         _accept_nothing_more(which, device, precision, options)
         return which
@@ -157,6 +157,7 @@ def get_backend(
     rejected: list[tuple[str, CnnkitError]] = []
     for name in names:
         try:
+            rounded = _rounded(name, origin, precision)
             backend = _create(name, origin, device, precision, options)
         except OptionError:
             raise  # the caller's mistake, which another backend must not hide
@@ -164,7 +165,7 @@ def get_backend(
             rejected.append((name, error))
         else:
             reasons = tuple((other, str(error)) for other, error in rejected)
-            selection = Selection(name, device, precision, dict(options), reasons)
+            selection = Selection(name, device, precision, dict(options), reasons, rounded)
             object.__setattr__(backend, "selection", selection)  # a backend may be a frozen dataclass
             return backend
     raise _nothing_left(rejected)
@@ -196,6 +197,17 @@ def _chain(which: str | Sequence[str] | None) -> tuple[list[str], str]:
             f"backend is {which!r}{origin}; expected a name, a list of names, or a Backend, such as '{DEFAULT_BACKEND}'."
         )
     return list(names), origin
+
+
+def _rounded(name: str, origin: str, precision: str) -> str:
+    """What `precision` of the backend `name` rounds, empty for float32 and float64; `OptionError` if there is no such."""
+    if precision in PRECISIONS:
+        return ""
+    offered = _own_precisions(_loaded(name, origin))
+    if precision not in offered:
+        *most, last = map(repr, (*PRECISIONS, *offered))
+        raise OptionError(f"precision is {precision!r}; expected {', '.join(most)} or {last}.")
+    return offered[precision]
 
 
 def _create(name: str, origin: str, device: str | None, precision: str, options: Mapping[str, Any]) -> Backend:
@@ -238,7 +250,7 @@ def unsupported(name: str, plan: Plan, device: str | None = None, precision: str
     The plugin is loaded but not probed, so that a question about a model can be answered without the device. Raises
     `BackendNotFound` and `BackendUnavailable`.
     """
-    dtype_of(precision)
+    _rounded(name, "", precision)
     return refusals(name)(plan, device, precision)
 
 
@@ -250,6 +262,28 @@ def refusals(name: str) -> Callable[[Plan, str | None, str], list[Unsupported]]:
 def refuses_nothing(name: str) -> bool:
     """Whether the plugin of `name` says nothing about plans beforehand, for want of `cnnkit_supports`."""
     return not _loaded(name).hooks.cnnkit_supports.get_hookimpls()
+
+
+def own_precisions(name: str) -> Mapping[str, str]:
+    """The precisions that the backend `name` offers beside float32 and float64, each with what it rounds.
+
+    Of arrays that cross the contract the dtype is float32 in each of them. Raises `BackendNotFound` and
+    `BackendUnavailable`.
+    """
+    return _own_precisions(_loaded(name))
+
+
+def _own_precisions(plugin: Ready) -> Mapping[str, str]:
+    answer = _ask(plugin, "cnnkit_precisions")  # None where there is no such hook
+    if answer is None:
+        return {}
+    texts = isinstance(answer, Mapping) and all(
+        isinstance(text, str) and text for item in answer.items() for text in item
+    )
+    if not texts or any(name in PRECISIONS for name in answer):
+        reason = f"its cnnkit_precisions returned {answer!r}, which does not say by name what each rounds"
+        raise broken(plugin.status, reason)
+    return dict(answer)
 
 
 def deviations(name: str) -> Path | None:
@@ -301,18 +335,18 @@ def _alternatives(chosen: Selection, plan: Plan) -> list[str]:
         if isinstance(outcome, BackendUnavailable):
             continue
         try:
-            if not _refusals(outcome, plan, None, chosen.precision):
+            if not _refusals(outcome, plan, None, chosen.outside):
                 names.append(name)
         except BackendUnavailable:
             continue  # a plugin that fails when it is asked is no alternative to anything
     return names
 
 
-def _loaded(name: str) -> Ready:
+def _loaded(name: str, origin: str = "") -> Ready:
     def work(name: str, registrations: Sequence[Registration]) -> Ready:
         return Ready(blank(name, registrations), load(name, registrations))
 
-    outcome = in_time({name: _find(name)}, work)[name]
+    outcome = in_time({name: _find(name, origin)}, work)[name]
     if isinstance(outcome, BackendUnavailable):
         raise outcome
     return outcome

@@ -145,7 +145,7 @@ class TrainingRun:
             "optimizer": optimizer_to_dict(self.optimizer),
             "batch_size": self.batch_size,
             "seed": self.seed,
-            "precision": self.precision,
+            "precision": self.backend.selection.precision if self.backend.selection else self.precision,
             "initial": _digest_of(self._beginning()) if self.initial is not None else None,
             "early_stopping": asdict(self.early_stopping) if self.early_stopping else None,
             "train": _fingerprint(self.train),

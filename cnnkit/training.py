@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +99,7 @@ def iter_fit(
     resume: bool = False,
     checkpoint_seconds: float = 30.0,
     device: str | None = None,
-    precision: Literal["float32", "float64"] = "float32",
+    precision: str = "float32",
     options: Mapping[str, Any] | None = None,
 ) -> Generator[Event, None, Run]:
     """The generator underneath `fit`: yields a `Progress` after every piece and an `EpochRecord` after every epoch.
@@ -128,7 +128,7 @@ def iter_fit(
     _require_kind("optimizer", optimizer, Optimizer, "Adam(learning_rate=1e-3)")
     _require_kind("early_stopping", early_stopping, EarlyStopping, "EarlyStopping(patience=3)")
     chosen = choose_backend(backend, device, precision, options)
-    precision = precision_of(chosen, precision)  # type: ignore[assignment] # a backend made by name has one of the two
+    precision = precision_of(chosen, precision)
     optimizer = optimizer or Adam(learning_rate=1e-3)
     batch_size, epochs = whole_number("batch_size", batch_size), whole_number("epochs", epochs)
     seed = operator.index(seed) if isinstance(seed, np.integer) else seed  # a run is written down as JSON

@@ -32,6 +32,7 @@ from cnnkit.plugins import (
     backends,
     deviations,
     get_backend,
+    own_precisions,
     reject_unknown_options,
     require_support,
     status,
@@ -637,11 +638,55 @@ def test_what_names_no_backend_is_an_option_error(which):
         get_backend(which)
 
 
-def test_a_wrong_precision_is_found_before_any_plugin_is_loaded(install):
-    install("one")
-    with pytest.raises(OptionError, match="precision is 'half'; expected 'float32' or 'float64'"):
+def test_a_wrong_precision_is_found_before_the_plugin_makes_anything(install):
+    install("one", WORKING.replace("return ", "raise ZeroDivisionError\n    return "))
+    with pytest.raises(OptionError, match=r"precision is 'half'; expected 'float32' or 'float64'\."):
         get_backend("one", precision="half")
-    assert "plug_one" not in sys.modules
+    with pytest.raises(OptionError, match=r"precision is 'half'; expected 'float32' or 'float64'\."):
+        unsupported("one", PLAN, precision="half")
+
+
+ROUNDING = "@hookimpl\ndef cnnkit_precisions():\n    return {'coarse': 'all but 3 bits'}"
+
+
+def test_a_precision_of_a_plugins_own_reaches_it_and_says_what_it_rounds(install):
+    install("blunt", _with(ROUNDING))
+    backend = get_backend("blunt", precision="coarse")
+    assert (backend.precision, backend.selection.precision) == ("coarse", "coarse")
+    assert (backend.selection.rounded, backend.selection.outside) == ("all but 3 bits", "float32")
+    assert own_precisions("blunt") == {"coarse": "all but 3 bits"}
+    for usual in ("float32", "float64"):
+        selection = get_backend("blunt", precision=usual).selection
+        assert (selection.rounded, selection.outside) == ("", usual)
+
+
+def test_a_precision_of_one_plugins_own_is_unknown_to_another_also_in_a_chain(install):
+    install(
+        "blunt", _with(ROUNDING).replace('return Availability.ready(["cpu"])', 'return Availability.missing("it", "-")')
+    )
+    install("sharp")
+    assert own_precisions("sharp") == {}
+    with pytest.raises(OptionError, match=r"precision is 'coarse'; expected 'float32' or 'float64'\."):
+        get_backend(["blunt", "sharp"], precision="coarse")
+    with pytest.raises(OptionError, match=r"precision is 'course'; expected 'float32', 'float64' or 'coarse'\."):
+        get_backend(["blunt", "sharp"], precision="course")
+
+
+@pytest.mark.parametrize("answer", ["['coarse']", "{'coarse': ''}", "{'coarse': 3}", "{'float32': 'a little'}"])
+def test_a_wrong_answer_about_precisions_is_broken(install, answer):
+    install("vague", _with(f"@hookimpl\ndef cnnkit_precisions():\n    return {answer}"))
+    with pytest.raises(BackendUnavailable, match=r"'vague' is not ready \(broken\): its cnnkit_precisions returned"):
+        get_backend("vague", precision="coarse")
+    assert get_backend("vague").selection.precision == "float32"
+
+
+def test_who_refuses_in_a_precision_of_its_own_names_alternatives_in_float32(install):
+    install("blunt", PARTIAL + ROUNDING)
+    install("alike", PARTIAL.replace('"float64"', '"coarse"'))  # refuses in float32 and not in what it does not have
+    install("whole", PARTIAL.replace('"float64"', '"float32"'))
+    with pytest.raises(UnsupportedModel) as caught:
+        require_support(get_backend("blunt", precision="coarse"), PLAN)
+    assert set(caught.value.alternatives) - {"numpy"} == {"whole"}
 
 
 class HandMade(Backend):
@@ -762,7 +807,8 @@ def test_a_plugin_says_where_its_deviations_are(install):
 
 
 def test_the_examples_of_the_hooks_together_are_a_plugin(install):
-    hooks = ("cnnkit_probe", "cnnkit_create_backend", "cnnkit_supports", "cnnkit_deviations")
+    optional = ("cnnkit_supports", "cnnkit_precisions", "cnnkit_deviations")
+    hooks = ("cnnkit_probe", "cnnkit_create_backend", *optional)
     examples = [textwrap.dedent(inspect.getdoc(getattr(Hooks, hook)).partition("::\n\n")[2]) for hook in hooks]
     install("fancy", "\n".join(examples).replace("cnnkit_fancy.backend", "fancy_backend"))
     assert status("fancy").state == "missing-dependency"
@@ -774,6 +820,7 @@ def test_the_examples_of_the_hooks_together_are_a_plugin(install):
     assert status("fancy", "gpu").state == "no-device"
     assert get_backend("fancy", threads=3).threads == 3
     assert [refusal.path for refusal in unsupported("fancy", PLAN)] == ["layers[0].dilation"]
+    assert list(own_precisions("fancy")) == ["bfloat16"]
     assert deviations("fancy").name == "conformance.toml"
 
 

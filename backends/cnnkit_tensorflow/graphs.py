@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import DropoutOp, Plan
-from cnnkit_tensorflow import network
+from cnnkit_tensorflow import mixed, network
 from cnnkit_tensorflow.layers import Run, Tensor
+from cnnkit_tensorflow.precisions import MIXED_FLOAT16, dtype_outside
 from cnnkit_tensorflow.vector import Layout
 
 KEPT: Final = 64
@@ -32,7 +33,8 @@ class Graphs:
 
     def __init__(self, plan: Plan, optimizer: Optimizer | None, precision: str, *, xla: bool) -> None:
         self.plan, self.optimizer, self.xla = plan, optimizer, xla
-        self.dtype = tf.as_dtype(precision)
+        self.dtype = tf.as_dtype(dtype_outside(precision))
+        self.way = mixed if precision == MIXED_FLOAT16 else network
         self.layout = Layout(plan)
         self.dropouts = [op for op in plan.operations if isinstance(op, DropoutOp)]
         self.traced: dict[tuple[str, str], Callable[..., Any]] = {}
@@ -145,12 +147,12 @@ class Graphs:
 
     def _predict(self, vector: Tensor, images: Tensor) -> Tensor:
         run = Run(self.layout.unpack(vector))
-        return network.predict(self.plan, run, tf.cast(images, self.dtype))
+        return self.way.predict(self.plan, run, tf.cast(images, self.dtype))
 
     def _gradients(self, vector: Tensor, images: Tensor, labels: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         by_layer = {op.layer: mask for op, mask in zip(self.dropouts, masks, strict=True)}
         run = Run(self.layout.unpack(vector), by_layer)
-        loss, gradients = network.learn(self.plan, run, tf.cast(images, self.dtype), labels)
+        loss, gradients = self.way.learn(self.plan, run, tf.cast(images, self.dtype), labels)
         return loss, self.layout.join(gradients, self.dtype)
 
     def _step(

@@ -8,6 +8,9 @@ Options, each of which reaches as far as TensorFlow lets it:
 - `deterministic`: TensorFlow's own switch, for the whole process and for good. On a CPU results are the same each time
   without it; on a GPU some of its kernels need it.
 
+Two precisions beside float32 and float64, of which arrays are float32 outside: `tf32` lets a GPU round the factors of
+float32 products, `mixed_float16` computes layers in float16 on any device.
+
 A GPU is used only when it is asked for: None is the CPU.
 """
 
@@ -23,6 +26,7 @@ from typing import Any
 from cnnkit.backend import Backend
 from cnnkit.errors import BackendOptionError, BackendUnavailable
 from cnnkit.plugins import Availability, BackendStatus, hookimpl, reject_unknown_options
+from cnnkit_tensorflow.precisions import ROUNDED, TF32
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tf-nightly", "tf-nightly-cpu")
 GPU_FIX = "Use device='cpu', or install TensorFlow with its GPU libraries: python -m pip install 'tensorflow[and-cuda]'"
@@ -75,11 +79,21 @@ def cnnkit_create_backend(device: str | None, precision: str, options: Mapping[s
     if reason:
         status = BackendStatus("tensorflow", "no-device", f"{reason}, so there is no {device!r}", GPU_FIX, ("cpu",))
         raise BackendUnavailable(f"Backend 'tensorflow' is not ready (no-device): {status.reason}. {GPU_FIX}.", status)
+    if precision == TF32 and (why := settings.why_no_tf32(place)):
+        raise BackendOptionError(
+            f"backend 'tensorflow': precision is 'tf32' on {device or 'cpu'}, but {why}. Use a GPU that has it, such as "
+            "device='gpu', or precision='float32'."
+        )
     if threads is not None:
         settings.use_threads(threads)
     if options.get("deterministic", False):
         settings.be_deterministic()
     return TensorFlowBackend(precision, place, options.get("xla", False))
+
+
+@hookimpl
+def cnnkit_precisions() -> Mapping[str, str]:
+    return ROUNDED
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from cnnkit.arrays import Array, Images, Labels, Parameters, check_images, check_labels, check_order, dtype_of
+from cnnkit.arrays import Array, Images, Labels, Parameters, check_images, check_labels, check_order
 from cnnkit.backend import EpochTotals, Program, TrainingProgram
 from cnnkit.errors import DataError
 from cnnkit.optimizers import Optimizer
@@ -19,6 +20,7 @@ from cnnkit.plan import Plan
 from cnnkit.randomness import dropout_mask
 from cnnkit.state import TrainingState
 from cnnkit_tensorflow.graphs import Graphs, graphs_of
+from cnnkit_tensorflow.precisions import TF32, dtype_outside
 from cnnkit_tensorflow.settings import undisturbed
 
 CHUNK: Final = 256
@@ -38,8 +40,12 @@ class Place:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """That of all numbers."""
-        return dtype_of(self.precision)
+        """That of all numbers that come in and go out."""
+        return dtype_outside(self.precision)
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """What a program runs in."""
+        return undisturbed(self.device, tf32=self.precision == TF32)
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
@@ -62,12 +68,12 @@ class TensorFlowProgram(Program):
     def __init__(self, plan: Plan, parameters: Parameters, place: Place) -> None:
         self.plan, self.place = plan, place
         self.graphs = graphs_of(plan, None, place.precision, place.device, xla=place.xla)
-        with undisturbed(place.device):
+        with place.undisturbed():
             self.vector = tf.constant(self.graphs.layout.pack(parameters, place.dtype))
 
     def predict(self, images: Images) -> Array:
         images = check_images(images, self.plan.input_shape, self.place.dtype)
-        with undisturbed(self.place.device):
+        with self.place.undisturbed():
             return _predict(self.graphs, self.vector, images, self.place.dtype)
 
 
@@ -111,20 +117,20 @@ class TensorFlowTrainingProgram(TrainingProgram):
         self.data = _Data()
         self.lock = threading.Lock()  # steps of several threads come one after the other
         layout = self.graphs.layout
-        with undisturbed(place.device):
+        with place.undisturbed():
             vector = tf.constant(layout.pack(state.parameters, place.dtype))
             slots = tuple(tf.constant(layout.pack(state.slots[name], place.dtype)) for name in optimizer.slot_names)
             self.standing = _Standing(vector, slots, int(state.step))
 
     def predict(self, images: Images) -> Array:
         images = check_images(images, self.plan.input_shape, self.place.dtype)
-        with undisturbed(self.place.device):
+        with self.place.undisturbed():
             return _predict(self.predicting, self.standing.vector, images, self.place.dtype)
 
     def gradients(self, images: Images, labels: Labels) -> tuple[float, dict[str, Array]]:
         images, labels = self._checked(images, labels)
         at = self.standing
-        with undisturbed(self.place.device):
+        with self.place.undisturbed():
             masks = self._masks(at.step, len(images), len(images))
             batch = tf.constant(_plain(images)), tf.constant(labels.astype(np.int32))
             loss, gradient = self.graphs.gradients(at.vector, *batch, masks)
@@ -132,7 +138,7 @@ class TensorFlowTrainingProgram(TrainingProgram):
 
     def step(self, images: Images, labels: Labels) -> float:
         images, labels = self._checked(images, labels)
-        with self.lock, undisturbed(self.place.device):
+        with self.lock, self.place.undisturbed():
             at = self.standing
             masks = self._masks(at.step, len(images), len(images))
             batch = tf.constant(_plain(images)), tf.constant(labels.astype(np.int32))
@@ -147,7 +153,7 @@ class TensorFlowTrainingProgram(TrainingProgram):
         labels = check_labels(labels, len(images), self.plan.classes)
         places = check_order(order, len(images), batch_size).astype(np.int32)
         loss_sum = 0.0
-        with self.lock, undisturbed(self.place.device):
+        with self.lock, self.place.undisturbed():
             data = self.data.on_device(images, labels) if len(places) else None
             for start in range(0, len(places), length := self._images_at_once(batch_size)):
                 part = places[start : start + length]

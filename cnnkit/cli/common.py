@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cnnkit.backend import Backend
 from cnnkit.checkpoints import Checkpoint, load
 from cnnkit.errors import CheckpointError, ModelError, OptionError
 from cnnkit.model import Model
@@ -29,7 +30,10 @@ BackendOption = Annotated[
     str | None, typer.Option("--backend", "-b", help="Name of a backend, or several in the order to try: cupy,numpy.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend, such as cpu or gpu:0.")]
-PrecisionOption = Annotated[str, typer.Option(help="float32 or float64.")]
+JudgedPrecisionOption = Annotated[str, typer.Option(help="float32 or float64.")]
+PrecisionOption = Annotated[
+    str, typer.Option(help="float32, float64, or one of the backend's own: see `cnnkit doctor BACKEND`.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the backend, such as threads=2.")
 ]
@@ -48,6 +52,19 @@ def backend_choice(backend: str | None) -> list[str] | str | None:
     if backend is None or "," not in backend:
         return backend
     return [name.strip() for name in backend.split(",")]
+
+
+def rounding(backend: Backend) -> str | None:
+    """The precision of `backend` and what it rounds, where that is more than float32 does; None for float32 and float64."""
+    chosen = backend.selection
+    return f"{chosen.precision} ({chosen.rounded})" if chosen and chosen.rounded else None
+
+
+def tell_rounding(backend: Backend) -> None:
+    """Say so if `backend` rounds more than float32 does: nobody should have to wonder about the last digits."""
+    rounded = rounding(backend)
+    if rounded is not None:
+        notes.print(f"precision: {rounded}", soft_wrap=True)
 
 
 def backend_options(settings: Sequence[str] | None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def why(
     backend: common.BackendOption = None,
     all_: Annotated[bool, typer.Option("--all", help="Ask every installed backend.")] = False,
     device: common.DeviceOption = None,
-    precision: common.PrecisionOption = "float32",
+    precision: common.JudgedPrecisionOption = "float32",
     json_: common.JsonOption = False,
 ) -> None:
     """Say whether a backend runs a model and, if not, why, and which backends could. Starts no engine.
@@ -203,7 +203,7 @@ def compare(
     batch: Annotated[int, typer.Option(help="How many images.", min=1)] = 4,
     seed: Annotated[int, typer.Option(help="Of the random numbers.", min=0)] = 0,
     device: common.DeviceOption = None,
-    precision: common.PrecisionOption = "float32",
+    precision: common.JudgedPrecisionOption = "float32",
     set_: common.SetOption = None,
     data_dir: common.DataDirOption = None,
     image_size: common.ImageSizeOption = None,
@@ -217,6 +217,7 @@ def compare(
     """
     from cnnkit.conformance import comparing
 
+    dtype_of(precision)
     names = _several(backends)
     found, parameters, _ = _model_of(model)
     images = labels = None

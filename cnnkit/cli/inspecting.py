@@ -18,6 +18,7 @@ from cnnkit import plugins
 from cnnkit.cli import common
 from cnnkit.datasets import Dataset, load_dataset
 from cnnkit.errors import CnnkitError, DataError, TrainingNotSupported
+from cnnkit.evaluation import precision_of
 from cnnkit.model import Conv2D, Dense, Flatten, MaxPool2D, Model, Softmax
 from cnnkit.optimizers import SGD
 from cnnkit.presets import load_preset, preset_names
@@ -101,11 +102,13 @@ def doctor(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "root_cause": repr(status.root_cause) if status.root_cause else None,
+        "own_precisions": {},
         "trial": None,
     }
     error: BaseException | None = status.error
     if status.ready:
         try:
+            report["own_precisions"] = plugins.own_precisions(name)
             report["trial"] = _trial(name, device, precision, common.backend_options(set_))
         except Exception as failure:  # noqa: BLE001 - whatever a backend raises is what the user has asked for
             said = str(failure) if isinstance(failure, CnnkitError) else repr(failure)
@@ -121,6 +124,7 @@ def doctor(
 
 
 def _print_report(report: dict[str, Any], error: BaseException | None) -> None:
+    own = [f"{name} ({rounded})" for name, rounded in report["own_precisions"].items()]
     lines = [
         ("backend", report["name"]),
         ("state", report["state"]),
@@ -131,6 +135,7 @@ def _print_report(report: dict[str, Any], error: BaseException | None) -> None:
         ("plugin", f"{report['module']} of {report['distribution']} {report['distribution_version']}"),
         ("runs on", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),
         ("devices", ", ".join(report["devices"])),
+        ("precisions", ", ".join(("float32", "float64", *own)) if own else ""),
         ("python", f"{report['python']} on {report['platform']}; cnnkit {report['cnnkit']}"),
     ]
     for heading, value in lines:
@@ -150,6 +155,9 @@ def _trial(name: str, device: str | None, precision: str, options: dict[str, Any
     layers = [Conv2D(filters=2, kernel_size=3), MaxPool2D(), Flatten(), Dense(units=2), Softmax()]
     model = Model(input_shape=(6, 6, 1), layers=layers)
     optimizer = SGD(learning_rate=0.1)
+    said = common.rounding(backend)
+    inside = f", in {said}" if said else ""
+    precision = precision_of(backend, precision)
     images = np.linspace(-1, 1, 72, dtype=precision).reshape(2, 6, 6, 1)
     state = initial_state(model, optimizer, 0, precision)
     try:
@@ -158,12 +166,12 @@ def _trial(name: str, device: str | None, precision: str, options: dict[str, Any
         sums = backend.compile(model.plan(), state.parameters).predict(images).sum(axis=1)
         if not np.allclose(sums, 1):
             raise CnnkitError(f"the probabilities of an image add up to {sums[0]:.6f}, not to 1.") from None
-        return "one prediction of a small network; the backend does not train"
+        return f"one prediction of a small network{inside}; the backend does not train"
     before = float(program.step(images, np.array([0, 1])))
     after, _ = program.gradients(images, np.array([0, 1]))
     if not after < before:
         raise CnnkitError(f"one step of gradient descent took the loss from {before:.6f} to {after:.6f}, not down.")
-    return f"one training step of a small network: loss {before:.4f}, then {after:.4f}"
+    return f"one training step of a small network{inside}: loss {before:.4f}, then {after:.4f}"
 
 
 def data_show(

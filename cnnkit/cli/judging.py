@@ -11,6 +11,7 @@ from cnnkit import evaluation
 from cnnkit.cli import common
 from cnnkit.datasets import image_files, load_dataset, read_images
 from cnnkit.errors import OptionError
+from cnnkit.plugins import get_backend
 
 CheckpointArgument = Annotated[Path, typer.Argument(help="A run folder, or a checkpoint file.")]
 
@@ -33,17 +34,13 @@ def evaluate(
         raise OptionError(f"--part is {part!r}; expected test or train.")
     checkpoint = common.find_checkpoint(run)
     train_data, test_data = load_dataset(dataset, data_dir, limit=limit, image_size=image_size)
-    metrics = evaluation.evaluate(
-        checkpoint.model,
-        checkpoint.parameters,
-        test_data if part == "test" else train_data,
-        common.backend_choice(backend),
-        device=device,
-        precision=precision,
-        options=common.backend_options(set_),
-    )
+    chosen = get_backend(common.backend_choice(backend), device, precision, **common.backend_options(set_))
+    common.tell_rounding(chosen)
+    data = test_data if part == "test" else train_data
+    metrics = evaluation.evaluate(checkpoint.model, checkpoint.parameters, data, chosen)
     if json_:
-        common.print_json({"run": str(run), "dataset": dataset, "part": part, **metrics.to_dict()})
+        about = {"run": str(run), "dataset": dataset, "part": part, "rounded": common.rounding(chosen)}
+        common.print_json({**about, **metrics.to_dict()})
     else:
         common.console.print(str(metrics))
 
@@ -61,15 +58,10 @@ def predict(
     """Classify images: class names and probabilities."""
     checkpoint = common.find_checkpoint(run)
     files = image_files(images)
-    answers = evaluation.classify(
-        checkpoint.model,
-        checkpoint.parameters,
-        read_images(files, checkpoint.model.input_shape),
-        common.backend_choice(backend),
-        device=device,
-        precision=precision,
-        options=common.backend_options(set_),
-    )
+    pixels = read_images(files, checkpoint.model.input_shape)
+    chosen = get_backend(common.backend_choice(backend), device, precision, **common.backend_options(set_))
+    common.tell_rounding(chosen)
+    answers = evaluation.classify(checkpoint.model, checkpoint.parameters, pixels, chosen)
     if json_:
         rows = [
             {
@@ -80,7 +72,7 @@ def predict(
             }
             for file, answer in zip(files, answers, strict=True)
         ]
-        common.print_json({"run": str(run), "predictions": rows})
+        common.print_json({"run": str(run), "rounded": common.rounding(chosen), "predictions": rows})
         return
     for file, answer in zip(files, answers, strict=True):
         ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:top]

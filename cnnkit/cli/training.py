@@ -162,6 +162,7 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
             f"backend {name}, {_said(optimizer)}, batch {batch_size}, seed {request.seed}",
             soft_wrap=True,
         )
+    common.tell_rounding(backend)
     begin = time.perf_counter()
     with nullcontext() if resume else _new_run(folder, request), _display(len(data), quiet=quiet) as told:
         run = fit(
@@ -371,6 +372,7 @@ def _judged(
         "backend": run.backend,
         "device": request.device,
         "precision": request.precision,
+        "rounded": common.rounding(backend),
         "options": request.options,
         "seed": request.seed,
         "epochs": len(run.history),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NoReturn, TypeAlias
 
-from cnnkit.arrays import Parameters, dtype_of
+from cnnkit.arrays import Parameters
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import LEVELS, Case, Level
 from cnnkit.conformance.report import CaseResult
@@ -180,5 +180,6 @@ def check_precisions(precisions: Sequence[str]) -> tuple[str, ...]:
     if isinstance(precisions, str) or not precisions:
         raise OptionError(f"precisions is {precisions!r}; expected a list with float32, float64 or both.")
     for precision in precisions:
-        dtype_of(precision)
+        if precision not in PRECISIONS:
+            raise OptionError(f"precision is {precision!r}; expected 'float32' or 'float64', which the suite judges.")
     return tuple(dict.fromkeys(precisions))
