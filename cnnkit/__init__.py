@@ -65,6 +65,7 @@ _SUBMODULES = (
     "bench",
     "conformance",
     "diagnosis",
+    "exchange",
     "features",
     "files",
     "layerwise",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import cnnkit
-from cnnkit.cli import bench, conforming, explaining, inspecting, judging, scaffolding, training
+from cnnkit.cli import bench, conforming, exchanging, explaining, inspecting, judging, scaffolding, training
 from cnnkit.errors import BackendNotFound, CnnkitError, DatasetNotFound, ModelError, OptionError
 
 WRONG_USE = (OptionError, ModelError, DatasetNotFound, BackendNotFound)
@@ -42,6 +42,8 @@ def program(
 app.command()(training.train)
 app.command()(judging.evaluate)
 app.command()(judging.predict)
+app.command()(exchanging.export)
+app.command("import")(exchanging.import_)
 app.command()(inspecting.summary)
 app.command()(inspecting.models)
 app.command()(inspecting.backends)
