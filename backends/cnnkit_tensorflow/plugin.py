@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,8 +73,12 @@ def cnnkit_create_backend(device: str | None, precision: str, options: Mapping[s
         if not isinstance(options.get(name, False), bool):
             raise BackendOptionError(f"backend 'tensorflow': {name} is {options[name]!r}; expected True or False.")
 
-    from cnnkit_tensorflow import settings  # imports TensorFlow: here, not above
-    from cnnkit_tensorflow.backend import TensorFlowBackend
+    drawn_so_far = random.getstate()
+    try:
+        from cnnkit_tensorflow import settings  # imports TensorFlow: here, not above
+        from cnnkit_tensorflow.backend import TensorFlowBackend
+    finally:
+        random.setstate(drawn_so_far)  # an import of TensorFlow draws numbers, which others would miss
 
     place, reason = settings.find_device(device)
     if reason:

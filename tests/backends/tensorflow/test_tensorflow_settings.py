@@ -19,8 +19,13 @@ TRAIN = """
     images, labels = np.ones((5, 6, 6, 1), np.float32), np.arange(5) % 3
 
     def train(**options):
-        backend = plugin.cnnkit_create_backend(None, "float32", options)
-        program = backend.compile_training(model.plan(), initial_state(model, optimizer), optimizer)
+        return train_in("float32", **options)
+
+    def train_in(precision, **options):
+        backend = plugin.cnnkit_create_backend(None, precision, options)
+        outside = "float64" if precision == "float64" else "float32"
+        state = initial_state(model, optimizer, precision=outside)
+        program = backend.compile_training(model.plan(), state, optimizer)
         program.step(images, labels)
         program.gradients(images, labels)
         program.epoch(images, labels, np.arange(5), 2)
@@ -29,46 +34,143 @@ TRAIN = """
 """
 
 
-def test_making_and_running_a_program_changes_no_setting_of_the_process(in_a_process_of_its_own):
-    lines = in_a_process_of_its_own(
-        TRAIN
-        + """
+SETTINGS = """
+    import faulthandler, gc, locale, random, signal, sys, threading, warnings
+    from pathlib import Path
+
+    def deterministic():
+        from tensorflow.python.framework.config import is_op_determinism_enabled
+        return is_op_determinism_enabled()
+
+    def handlers():
+        return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+    def levels():
+        names = ["", "absl", "tensorflow", "cnnkit", "jax", "keras"]
+        return [(name, logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in names]
+
     def settings():
+        from absl import logging as absl_logging
         config = tf.config
         return {
             "environment": dict(os.environ),
-            "log level": (tf.get_logger().level, logging.getLogger().level, logging.root.manager.disable),
-            "seeds": (str(np.random.get_state()), random.getstate()),
+            "log levels": (levels(), logging.root.manager.disable, absl_logging.get_verbosity()),
+            "seeds": (str(np.random.get_state()), random.getstate(), tf.random.get_global_generator().state.numpy().tolist()),
             "threads": (
                 config.threading.get_intra_op_parallelism_threads(),
                 config.threading.get_inter_op_parallelism_threads(),
             ),
+            "threads of python": sorted(thread.name for thread in threading.enumerate()),
             "rounding": config.experimental.tensor_float_32_execution_enabled(),
-            "placement": config.get_soft_device_placement(),
+            "determinism": deterministic(),
+            "placement": (config.get_soft_device_placement(), tf.debugging.get_log_device_placement()),
             "graph options": config.optimizer.get_experimental_options(),
             "compilation": config.optimizer.get_jit(),
-            "eager": config.functions_run_eagerly(),
-            "devices": config.get_visible_devices(),
-            "warnings": list(warnings.filters),
+            "eager": (tf.executing_eagerly(), config.functions_run_eagerly()),
+            "synchronous": config.experimental.get_synchronous_execution(),
+            "devices": (config.get_visible_devices(), config.list_logical_devices()),
+            "policy": config.experimental.get_device_policy(),
+            "warnings": (list(warnings.filters), warnings.showwarning),
+            "numbers": (np.geterr(), np.geterrcall(), str(np.get_printoptions())),
+            "keras": sorted(name for name in sys.modules if name.partition(".")[0] in ("keras", "tf_keras")),
+            "signals": handlers(),
+            "folder": (os.getcwd(), sorted(path.name for path in Path().iterdir())),
+            "interpreter": (sys.path[:], sys.excepthook, sys.getrecursionlimit(), sys.getswitchinterval(), gc.get_threshold()),
+            "output": (sys.stdout, sys.stderr, faulthandler.is_enabled(), locale.setlocale(locale.LC_ALL)),
         }
+"""
 
+
+@pytest.mark.parametrize("how", ["'float32'", "'float64'", "'mixed_float16'", "'float32', xla=True"])
+def test_making_and_running_a_program_changes_no_setting_of_the_process(in_a_process_of_its_own, how):
+    lines = in_a_process_of_its_own(
+        TRAIN
+        + SETTINGS
+        + f"""
     tf.random.set_seed(3)
     right = [tf.random.uniform([]).numpy() for _ in range(2)]
     tf.random.set_seed(3)
     before, drawn = settings(), [tf.random.uniform([]).numpy()]
-    train()
+    train_in({how})
     after = settings()
     drawn.append(tf.random.uniform([]).numpy())
     print([name for name in before if before[name] != after[name]], drawn == right)
-    try:
-        tf.random.set_seed(None)
-        tf.random.normal([2])
-        print("not deterministic")
-    except RuntimeError:
-        print("deterministic")
     """
     )
-    assert lines == ["[] True", "not deterministic"]
+    assert lines == ["[] True"]
+
+
+def test_a_whole_run_by_name_changes_no_more_than_an_import_of_tensorflow_does(in_a_process_of_its_own):
+    """TensorFlow's own import sets environment variables and brings filters of warnings; and it draws random numbers."""
+    settings = (
+        """
+    import json, logging, os, random, sys, threading, warnings
+    import numpy as np
+    import cnnkit
+    train, test = cnnkit.load_dataset("digits")
+    """
+        + SETTINGS
+        + """
+    def settings_of_python():
+        return {
+            "seeds": (str(np.random.get_state()), random.getstate()),
+            "numbers": (np.geterr(), np.geterrcall()),
+            "signals": handlers(),
+            "log levels": (logging.getLogger().level, logging.getLogger().handlers[:], logging.root.manager.disable),
+            "folder": (os.getcwd(), sorted(path.name for path in Path().iterdir())),
+            "threads": sorted(thread.name for thread in threading.enumerate()),
+            "interpreter": (sys.path[:], sys.excepthook, sys.getrecursionlimit(), gc.get_threshold(), sys.stdout),
+        }
+
+    random.seed(5)
+    np.random.seed(5)
+    before = settings_of_python()
+    """
+    )
+    imported = in_a_process_of_its_own(
+        settings
+        + """
+    import tensorflow as tf
+    print(json.dumps([dict(os.environ), list(map(str, warnings.filters)), levels()], default=str))
+    """
+    )
+    lines = in_a_process_of_its_own(
+        settings
+        + """
+    backend = cnnkit.get_backend("tensorflow")
+    model = cnnkit.load_preset("mlp-1h").for_data(train.image_shape, train.classes).model
+    run = cnnkit.fit(model, train.limit(64), backend=backend)
+    cnnkit.evaluate(model, run.state.parameters, test.limit(9), backend)
+    cnnkit.predict(model, run.state.parameters, test.images[:9], backend)
+    after = settings_of_python()
+    print(json.dumps([dict(os.environ), list(map(str, warnings.filters)), levels()], default=str))
+    print([name for name in before if before[name] != after[name]], random.random() == random.Random(5).random())
+    """
+    )
+    assert lines == [*imported, "[] True"]
+
+
+def test_a_program_can_be_made_where_another_has_already_chosen(in_a_process_of_its_own):
+    """What was set by others before stays as they set it: also what is not TensorFlow's own choice."""
+    lines = in_a_process_of_its_own(
+        TRAIN
+        + SETTINGS
+        + """
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    tf.config.set_soft_device_placement(False)
+    tf.config.optimizer.set_jit(False)
+    tf.config.optimizer.set_experimental_options({"constant_folding": False})
+    tf.get_logger().setLevel("ERROR")
+    np.seterr(all="raise")
+    before = settings()
+    train()
+    after = settings()
+    print([name for name in before if before[name] != after[name]], after["threads"], after["rounding"])
+    """
+    )
+    assert lines == ["[] (2, 1) False"]
 
 
 def test_threads_are_set_before_tensorflow_runs_and_refused_after(in_a_process_of_its_own):
