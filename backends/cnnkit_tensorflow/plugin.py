@@ -39,7 +39,7 @@ def cnnkit_probe(device: str | None) -> Availability:
     if spec is None or spec.origin is None:  # not there, or only a folder of that name
         return Availability.missing("TensorFlow", "Install it with: python -m pip install 'cnnkit[tensorflow]'")
     distribution, version = _installed()
-    if device is not None and not re.fullmatch(r"cpu|gpu(:\d+)?", device):
+    if device is not None and not re.fullmatch(r"cpu|gpu(:[0-9]+)?", str(device)):
         return Availability.no_device(
             f"has no device {device!r}",
             "Use device='cpu', device='gpu' or, for the second GPU, device='gpu:1'",

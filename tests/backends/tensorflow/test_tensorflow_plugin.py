@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import cnnkit
 from cnnkit import BackendOptionError, BackendUnavailable
 from cnnkit_tensorflow import plugin
 
@@ -35,7 +36,7 @@ def test_a_build_without_gpus_is_the_reason_why_there_is_none(monkeypatch):
     assert plugin.cnnkit_probe("gpu:1").state == "ready"  # creating the backend asks TensorFlow itself
 
 
-@pytest.mark.parametrize("device", ["tpu", "gpu:", "gpu:x", "cpu:0", "GPU", ""])
+@pytest.mark.parametrize("device", ["tpu", "gpu:", "gpu:x", "gpu:-1", "gpu:²", "cpu:0", "/GPU:0", "GPU", "", 0, b"cpu"])
 def test_another_device_is_refused_with_those_that_there_are(device):
     answer = plugin.cnnkit_probe(device)
     assert answer.state == "no-device"
@@ -47,6 +48,100 @@ def test_a_gpu_that_tensorflow_does_not_see_is_an_error_and_no_run_on_the_cpu(ma
     with pytest.raises(BackendUnavailable, match=r"sees .*GPU.* so there is no 'gpu:99'") as caught:
         make_backend(device="gpu:99")
     assert caught.value.status.state == "no-device"
+
+
+@pytest.mark.parametrize("device", ["tpu", "cpu:0", "", 1, ["gpu"]], ids=repr)
+def test_who_asks_for_another_device_by_name_is_told_the_same(device):
+    with pytest.raises(BackendUnavailable, match=r"\(no-device\): has no device .* Use device='cpu'") as caught:
+        cnnkit.get_backend("tensorflow", device=device)
+    assert caught.value.status.devices == ("cpu",)
+
+
+class Gpus:
+    """What TensorFlow is asked about GPUs, answered as if there were `count`; each call that changes something is noted."""
+
+    def __init__(self, tf, monkeypatch, count, refusal=None):
+        self.calls, self.refusal = [], refusal
+        gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU") for number in range(count)]
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind=None: gpus if kind == "GPU" else [])
+        monkeypatch.setattr(tf.config.experimental, "set_memory_growth", self.grow)
+        monkeypatch.setattr(plugin, "_installed", lambda: ("tensorflow", "2.21.0"))
+        for name in ("device", "constant", "init_scope"):  # what a program begins with
+            monkeypatch.setattr(tf, name, self.noting(name, getattr(tf, name)))
+
+    def grow(self, gpu, enable):
+        self.calls.append((gpu.name[-1], enable))
+        if self.refusal is not None:
+            raise self.refusal
+
+    def noting(self, name, function):
+        def noted(*given, **named):
+            self.calls.append(name)
+            return function(*given, **named)
+
+        return noted
+
+
+@pytest.mark.parametrize(
+    ("device", "place"), [("gpu", "/GPU:0"), ("gpu:0", "/GPU:0"), ("gpu:1", "/GPU:1"), ("cpu", "/CPU:0")]
+)
+def test_memory_of_every_gpu_grows_as_needed_from_before_anything_runs(tf, monkeypatch, make_backend, device, place):
+    gpus = Gpus(tf, monkeypatch, 2)
+    assert make_backend(device=device).device == place
+    assert gpus.calls == [("0", True), ("1", True)]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RuntimeError("Physical devices cannot be modified after being initialized"),
+        ValueError("Cannot set memory growth on device when virtual devices configured"),
+    ],
+    ids=["runs-already", "has-its-limits"],
+)
+def test_memory_that_others_have_decided_about_is_left_as_it_is(tf, monkeypatch, make_backend, refusal):
+    gpus = Gpus(tf, monkeypatch, 2, refusal)
+    assert make_backend(device="gpu:1").device == "/GPU:1"
+    assert gpus.calls == [("0", True)]
+
+
+@pytest.mark.parametrize(
+    ("count", "device", "seen"),
+    [
+        (0, "gpu", "sees no GPU"),
+        (1, "gpu:1", "sees 1 GPU, numbered from 0"),
+        (2, "gpu:99", "sees 2 GPUs, numbered from 0"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_an_error_that_says_how_many_are(tf, monkeypatch, make_backend, count, device, seen):
+    Gpus(tf, monkeypatch, count)
+    with pytest.raises(BackendUnavailable, match=rf"TensorFlow {tf.__version__} {seen}, so there is no '{device}'"):
+        make_backend(device=device)
+
+
+@pytest.mark.gpu
+def test_tensorflow_leaves_memory_of_a_gpu_to_cupy_and_both_go_on(tf, in_a_process_of_its_own):
+    if importlib.util.find_spec("cupy") is None:
+        pytest.skip("needs CuPy, which is not installed, and a GPU")
+    if not tf.config.get_visible_devices("GPU"):
+        pytest.skip(f"needs a GPU: TensorFlow {tf.__version__} sees none")
+    lines = in_a_process_of_its_own("""
+        import cupy, numpy as np
+        import cnnkit
+        train, _ = cnnkit.load_dataset("digits")
+        model = cnnkit.load_preset("seed-tf").for_data(train.image_shape, train.classes).model
+        free_before, _ = cupy.cuda.runtime.memGetInfo()
+        losses = []
+        for turn in range(2):
+            run = cnnkit.fit(model, train, backend="tensorflow", device="gpu", epochs=1)
+            losses.append(run.history[0].running_loss)
+            free, _ = cupy.cuda.runtime.memGetInfo()
+            ones = cupy.ones(free // 2 // 4, cupy.float32)  # half of what is left
+            print(free > free_before / 2, int(ones[::1000].sum()) == len(ones[::1000]))
+            del ones
+        print(np.isclose(*losses, rtol=1e-3))
+    """)
+    assert lines == ["True True", "True True", "True"]
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.0, True, "2"])

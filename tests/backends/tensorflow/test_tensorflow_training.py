@@ -22,6 +22,8 @@ from cnnkit import (
     Tanh,
     initial_state,
 )
+from cnnkit.conformance.question import draw
+from cnnkit.conformance.subject import Subject
 
 MODEL = Model(
     input_shape=(9, 8, 2),
@@ -93,6 +95,22 @@ def test_xla_computes_the_same_with_batches_that_change(make_backend):
         states.append(program.state())
     assert close(*states, "float64")
     assert np.allclose(*outputs, rtol=1e-10)
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_each_size_of_a_batch_is_right_by_the_suites_rule_with_xla_and_without(make_backend, xla):
+    subject = Subject(make_backend(xla=xla))
+    layers = [  # without a maximum, which leaves few numbers to draw
+        Conv2D(filters=4, kernel_size=3, padding="same", dilation=2, activation="tanh"),
+        Conv2D(filters=3, kernel_size=(3, 2), strides=2, padding=((1, 0), (0, 1)), activation="sigmoid"),
+        AvgPool2D(pool_size=2, padding="same"),
+        Flatten(),
+        Dense(units=4),
+        Softmax(),
+    ]
+    for batch in (1, 2, 5):
+        subject.ask(draw(layers, MODEL.input_shape, precision="float32", ask="gradients", batch=batch))
+    assert subject.worst > 0
 
 
 @pytest.mark.parametrize("xla", [False, True])
