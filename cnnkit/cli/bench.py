@@ -1,9 +1,10 @@
-"""`cnnkit bench`."""
+"""`cnnkit bench`, and `cnnkit bench batches`."""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -12,18 +13,49 @@ from rich.table import Table
 
 import cnnkit
 from cnnkit.bench import Timing, measure_import, measure_seed
+from cnnkit.bench.batches import (
+    MODELS,
+    PEERS,
+    Race,
+    Workload,
+    backend_entries,
+    machine,
+    peer_entries,
+    race,
+    race_table,
+    race_to_dict,
+    sentences,
+)
 from cnnkit.cli import common
+from cnnkit.errors import OptionError
+from cnnkit.model import Model
 from cnnkit.plugins import DEFAULT_BACKEND
 
+WIDTH = 99
+"""Columns of a table also where the output is no terminal, and is taken to be narrower."""
 
-def bench(
+bench = typer.Typer(invoke_without_command=True)
+
+
+@bench.callback()
+def seed(
+    context: typer.Context,
     backend: Annotated[list[str] | None, typer.Option("--backend", "-b", help="May be given several times.")] = None,
     images: Annotated[int, typer.Option(help="Images in a round.", min=32)] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds; the best counts.", min=1)] = 7,
     set_: common.SetOption = None,
     json_: common.JsonOption = False,
 ) -> None:
-    """Measure: the seed's loops against the backends (and PyTorch, if installed); and what `import cnnkit` costs."""
+    """Measure: the seed's loops against the backends (and PyTorch, if installed); and what `import cnnkit` costs.
+
+    `cnnkit bench batches` measures training and predicting in batches.
+    """
+    if context.invoked_subcommand is not None:
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        for name, source in sources.items():
+            if source is not None and source.name == "COMMANDLINE":
+                raise OptionError(f"--{name.strip('_')} stands before `{context.invoked_subcommand}`. Write it behind.")
+        return
     timings, remark = measure_seed(backend or [DEFAULT_BACKEND], images, rounds, options=common.backend_options(set_))
     imports = measure_import()
     if json_:
@@ -56,3 +88,72 @@ def _table(timings: list[Timing]) -> Table:
             cells += [f"{spent:,.0f}", f"{base / spent:,.0f} x"]
         table.add_row(timing.name, *cells)
     return table
+
+
+@bench.command()
+def batches(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help=f"{', '.join(MODELS)}, a preset or a model file; may be given several times."
+        ),
+    ] = None,
+    backend: Annotated[list[str] | None, typer.Option("--backend", "-b", help="May be given several times.")] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", "-p", help=f"{', '.join(PEERS)}; may be given several times. All where none is given."),
+    ] = None,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Backends alone.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 64,
+    images: Annotated[int, typer.Option(help="Images in a round.", min=1)] = 4096,
+    rounds: Annotated[int, typer.Option(help="Rounds after the first epoch; the best counts.", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of each contestant.", min=1)] = 2,
+    seed: Annotated[int, typer.Option(help="Where all numbers come from.", min=0)] = 0,
+    set_: common.SetOption = None,
+    json_: common.JsonOption = False,
+) -> None:
+    """Measure training and predicting in batches: backends against Keras, TensorFlow by hand and PyTorch.
+
+    Each contestant has a process of its own, all do the same work, which is checked, and rounds go through all of them.
+    The first backend is what the others are compared with. Exit code 1 where somebody's figures do not count.
+    """
+    if peer and no_peers:
+        raise OptionError("--peer and --no-peers were both given. Leave one of them out.")
+    models = {name: _model(name) for name in dict.fromkeys(model or ("seed-tf", "d"))}
+    peers, missing = peer_entries([] if no_peers else peer)
+    if peer and missing:
+        raise missing[0]
+    entries = backend_entries(backend or [DEFAULT_BACKEND], common.backend_options(set_)) + peers
+    before = machine()
+    races = []
+    for name, chosen in models.items():
+        work = Workload(chosen, images, batch_size, threads, seed)
+        races.append(Race(name, work, race(work, entries, rounds, partial(_note, name))))
+        if not json_:
+            common.console.print(race_table(races[-1]), width=max(common.console.width, WIDTH), crop=False)
+            for sentence in sentences(races[-1]):
+                common.console.print(sentence, soft_wrap=True)
+            common.console.print()
+    if json_:
+        common.print_json(
+            {
+                "machine": before,
+                "versions": {"cnnkit": cnnkit.__version__, "numpy": np.__version__},
+                "rounds": rounds,
+                "models": [race_to_dict(it) for it in races],
+                "missing": [str(it) for it in missing],
+            }
+        )
+    else:
+        for it in missing:
+            common.console.print(str(it), soft_wrap=True)
+    if any(outcome.problems for it in races for outcome in it.outcomes):
+        raise typer.Exit(1)
+
+
+def _model(name: str) -> Model:
+    return MODELS[name]() if name in MODELS else common.find_model(name).model
+
+
+def _note(model: str, what: str) -> None:
+    common.notes.print(f"{model}: {what}", soft_wrap=True)
