@@ -6,7 +6,8 @@ in the folder                         is
 signature `serving_default`           `images`, float32 `(batch, *input_shape)`, to `probabilities` `(batch, classes)`;
                                       of a model that is no classifier to `outputs` `(batch, *output_shape)`
 signature `serving_uint8`             the same for `images` in uint8
-function `predict`                    both of them, by the type of the images: `tf.saved_model.load(path).predict(images)`
+function `predict`                    both of them, by the type of the images: `model = tf.saved_model.load(path)`,
+                                      then `model.predict(images)`
 `assets.extra/model.json`             the model file: layers, names of classes. TensorFlow does not look there
 ====================================  =================================================================================
 
@@ -29,7 +30,7 @@ from cnnkit.plan import Plan
 GRAPH: Final = "saved_model.pb"
 """The file that makes a folder a SavedModel."""
 
-LOADED_WITH: Final = "tensorflow.saved_model.load({path}).predict(images)"
+LOADED_WITH: Final = "model = tensorflow.saved_model.load({path}); model.predict(images)"
 
 
 def write(model: Model, parameters: Parameters, path: Path) -> None:
@@ -57,7 +58,12 @@ def _save(plan: Plan, parameters: Parameters, folder: Path) -> None:
     from cnnkit_tensorflow.layers import Run
 
     def run(images: Any) -> Any:
-        return network.predict(plan, Run(module.parameters), tf.cast(images, tf.float32))
+        def some() -> Any:
+            return network.predict(plan, Run(module.parameters), tf.cast(images, tf.float32))
+
+        # TensorFlow's joined kernels give no images back in the shape that they came in, and the next layer fails.
+        shape = plan.output_shape
+        return tf.ensure_shape(tf.cond(tf.size(images) > 0, some, lambda: tf.zeros([0, *shape])), [None, *shape])
 
     # Not on the backend's device: a graph remembers where it was traced, and this one is to run anywhere.
     with tf.init_scope():
