@@ -11,7 +11,7 @@ function `predict`                    both of them, by the type of the images: `
 `assets.extra/model.json`             the model file: layers, names of classes. TensorFlow does not look there
 ====================================  =================================================================================
 
-The graph is that of the backend, and runs on whatever device it is loaded on. Importing this module imports no engine.
+The graph is that of the backend; TensorFlow writes it without devices, so it runs on whatever it is loaded on. Importing this module imports no engine.
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ def _save(plan: Plan, parameters: Parameters, folder: Path) -> None:
         shape = plan.output_shape
         return tf.ensure_shape(tf.cond(tf.size(images) > 0, some, lambda: tf.zeros([0, *shape])), [None, *shape])
 
-    # Not on the backend's device: a graph remembers where it was traced, and this one is to run anywhere.
-    with tf.init_scope():
+    with tf.init_scope():  # also while the caller traces a function of its own
         if not tf.executing_eagerly():
             raise BackendError(
                 "a SavedModel cannot be made inside of a tf.Graph(), where TensorFlow records operations and runs none. "

@@ -281,20 +281,6 @@ def test_the_signatures_say_what_goes_in_and_what_comes_out(name, output, kept):
     assert Model.from_json((folder / name / "assets.extra" / "model.json").read_bytes()) == SAVED[name]
 
 
-def test_the_graph_is_tied_to_no_device(kept):
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
-    saved = SavedModel.FromString((kept(all_saved_models) / "everything" / "saved_model.pb").read_bytes())
-    functions = saved.meta_graphs[0].graph_def.library.function
-    places = {
-        node.device
-        for function in functions
-        if any(node.op == "Conv2D" for node in function.node_def)
-        for node in function.node_def
-    }
-    assert places == {""}
-
-
 @pytest.fixture
 def folder(tmp_path, tf):  # noqa: ARG001 - it makes one
     return export_model(MODELS["dense only"], parameters_of(MODELS["dense only"]), tmp_path / "model.savedmodel")
