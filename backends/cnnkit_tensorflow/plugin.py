@@ -9,9 +9,11 @@ Options, each of which reaches as far as TensorFlow lets it:
   without it; on a GPU some of its kernels need it.
 
 Two precisions beside float32 and float64, of which arrays are float32 outside: `tf32` lets a GPU round the factors of
-float32 products, `mixed_float16` computes layers in float16 on any device.
+float32 products, `mixed_float16` computes layers in float16 on any device. TensorFlow has one switch for TF32, so that
+in two threads a call in `tf32` and one in another precision wait for each other.
 
-A GPU is used only when it is asked for: None is the CPU.
+A GPU is used only when it is asked for: None is the CPU. TensorFlow takes memory of GPUs as it needs it, unless it runs
+already when the first backend is created: then it keeps to what whoever began it has chosen.
 """
 
 from __future__ import annotations
