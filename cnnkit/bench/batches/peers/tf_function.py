@@ -46,9 +46,10 @@ class _TensorFlow(Learner):
         # Sizes are left open, so that a smaller batch at the end is no graph of its own.
         images = tf.TensorSpec([None, *workload.model.input_shape], tf.uint8)
         whole_numbers = tf.TensorSpec([None], tf.int32)
-        self.step = tf.function(self._step, input_signature=[images, whole_numbers, whole_numbers])
-        self.epoch = tf.function(self._epoch, input_signature=[images, whole_numbers, whole_numbers])
-        self.probabilities = tf.function(self._probabilities, input_signature=[images])
+        trained_on = [images, whole_numbers, whole_numbers]
+        self.step = tf.function(self._step, trained_on, autograph=False)
+        self.epoch = tf.function(self._epoch, trained_on, autograph=False)
+        self.probabilities = tf.function(self._probabilities, [images], autograph=False)
         self.size = 0
 
     @property
