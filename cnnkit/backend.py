@@ -112,6 +112,9 @@ class Backend(ABC):
     selection: Selection | None = None
     """Set by `cnnkit.get_backend`; None on a backend that was made by hand."""
 
+    leads: bool = True
+    """Whether this process writes what a run leaves in its folder: False on all but one of those that train as one."""
+
     @abstractmethod
     def compile(self, plan: Plan, parameters: Parameters) -> Program:
         """A program that predicts with `parameters`, which are copied. Raises `UnsupportedModel` before any arithmetic."""

@@ -101,27 +101,34 @@ class TrainingRun:
         if self.validation is None and self._monitors("validation"):
             raise OptionError(f"EarlyStopping watches {self._monitor()}, but there is no validation set. Give one.")
         state = self._resumed() if resume else None
-        if self.out is not None and state is None:
-            if not resume and any((self.out / name).exists() for name in RUN_FILES):
+        folder = self._written
+        if folder is not None and state is None:
+            if not resume and any((folder / name).exists() for name in RUN_FILES):
                 raise TrainingError(
-                    f"{self.out} already holds a run. Go on with it with resume=True, or choose another folder."
+                    f"{folder} already holds a run. Go on with it with resume=True, or choose another folder."
                 )
             try:
-                self.out.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise TrainingError(
-                    f"the folder {self.out} cannot be made: {error.strerror}. Choose another one for the run."
+                    f"the folder {folder} cannot be made: {error.strerror}. Choose another one for the run."
                 ) from error
         if self.out is not None:
             # Worked out now, since what cannot be written down (an optimizer of one's own) is refused before training.
             _ = self.settings
-            remove_leftovers(self.out)
+        if folder is not None:
+            remove_leftovers(folder)
         if state is None:
             state = self._beginning()
         with naming_alternatives(self.backend, self.plan):
             self.program = self.backend.compile_training(self.plan, state, self.optimizer)
         self.epoch_start = (state, self.at.done)
         self.last_save = time.monotonic()
+
+    @property
+    def _written(self) -> Path | None:
+        """The folder, in the process that writes it; others that train with it as one only resume from it."""
+        return self.out if self.backend.leads else None
 
     def _beginning(self) -> TrainingState:
         if self.initial is None:
@@ -179,8 +186,8 @@ class TrainingRun:
         return found.state
 
     def save(self, state: TrainingState | None = None) -> None:
-        """Write the checkpoint, if there is a folder."""
-        if self.out is None:
+        """Write the checkpoint, if there is a folder to write."""
+        if self._written is None:
             return
         position = {**vars(self.at), "history": [record.to_dict() for record in self.at.history]}
         checkpoints.save(
@@ -194,9 +201,9 @@ class TrainingRun:
         self.last_save = time.monotonic()
 
     def _write_history(self) -> None:
-        if self.out is not None:
+        if self._written is not None:
             lines = "".join(json.dumps(record.to_dict()) + "\n" for record in self.at.history)
-            write_whole(self.out / "history.jsonl", lines.encode())
+            write_whole(self._written / "history.jsonl", lines.encode())
 
     # ------------------------------------------------------------------------------------------------- the run itself
 
@@ -270,6 +277,8 @@ class TrainingRun:
             where = f"Stopped after epoch {at.epoch} of {self.epochs}"
         if self.out is None:
             return f"{where}. Nothing was saved, since the run has no folder (out)."
+        if not self.backend.leads:
+            return f"{where}. Another process writes {self._checkpoint}; resume to go on from what it has saved."
         self.save()
         return f"{where}. Saved in {self._checkpoint}; resume to go on from there."
 
@@ -338,9 +347,9 @@ class TrainingRun:
             message = (
                 f"Ended after epoch {at.epoch} ({why}); the weights are the best ones, those of epoch {at.best_epoch}."
             )
-        if self.out is not None:
+        if self._written is not None:
             self._write_history()
-            checkpoints.save(self.out / "model.safetensors", self.model, state, optimizer=self.optimizer)
+            checkpoints.save(self._written / "model.safetensors", self.model, state, optimizer=self.optimizer)
         name = self.backend.selection.name if self.backend.selection else type(self.backend).__name__
         return Run(
             self.model,

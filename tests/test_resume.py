@@ -27,6 +27,7 @@ from cnnkit.evaluation import evaluate
 from cnnkit.history import EarlyStopping, EpochRecord, Progress
 from cnnkit.model import Conv2D, Dense, Dropout, Flatten, Model, Rescale, Softmax
 from cnnkit.optimizers import SGD, Adam
+from cnnkit.plugins import get_backend
 from cnnkit.state import same_state
 from cnnkit.training import fit
 
@@ -531,3 +532,46 @@ def test_a_run_without_a_folder_writes_nothing(tmp_path, monkeypatch):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+
+
+# ------------------------------------------------------------------------------ processes of which one leads the others
+
+
+def following():
+    """A backend of a process that trains with others as one, and does not lead them."""
+    backend = get_backend("numpy")
+    backend.leads = False
+    return backend
+
+
+def test_a_process_that_does_not_lead_trains_and_writes_nothing(tmp_path, unbroken):
+    run = train(tmp_path / "run", backend=following(), checkpoint_seconds=0)
+    assert same_state(run.state, unbroken.state)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_does_not_lead_resumes_from_what_another_wrote_and_leaves_it_as_it_is(tmp_path, unbroken):
+    train(tmp_path / "run", epochs=1)
+    (tmp_path / "run" / "history.jsonl").unlink()  # whoever leads would write it anew
+    before = contents(tmp_path / "run")
+    run = train(tmp_path / "run", backend=following(), checkpoint_seconds=0)
+    assert same_state(run.state, unbroken.state)
+    assert without_seconds(run.history) == without_seconds(unbroken.history)
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_process_that_does_not_lead_may_begin_where_another_has_begun(tmp_path, unbroken):
+    """In a shared folder the one that leads may have written already when another comes."""
+    train(tmp_path / "run", epochs=1)
+    before = contents(tmp_path / "run")
+    run = train(tmp_path / "run", backend=following(), resume=False)
+    assert same_state(run.state, unbroken.state)
+    assert contents(tmp_path / "run") == before
+
+
+def test_ctrl_c_in_a_process_that_does_not_lead_says_who_saves(tmp_path):
+    train(tmp_path / "run", epochs=1)
+    before = contents(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt, match=r"Another process writes .*checkpoint\.safetensors; resume"):
+        train(tmp_path / "run", backend=following(), callbacks=[lambda _: interrupt()])
+    assert contents(tmp_path / "run") == before

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from rich.table import Table
 import cnnkit
 from cnnkit.cli import common
 from cnnkit.datasets import Dataset, dataset_names, load_dataset
-from cnnkit.errors import CnnkitError, DataError, OptionError, TrainingError
+from cnnkit.errors import BackendError, CnnkitError, DataError, OptionError, TrainingError
 from cnnkit.evaluation import check_fits, evaluate
 from cnnkit.files import write_whole
 from cnnkit.history import EarlyStopping, EpochRecord, Event, Run
@@ -99,7 +99,6 @@ def train(
                     f"--epochs {epochs} is less than the {request.epochs} of the run. Give more, or none."
                 )
             request = replace(request, epochs=epochs)
-            _write_request(resume, request)
         folder = resume
     else:
         if model is None or dataset is None:
@@ -164,7 +163,10 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
         )
     common.tell_rounding(backend)
     begin = time.perf_counter()
-    with nullcontext() if resume else _new_run(folder, request), _display(len(data), quiet=quiet) as told:
+    begun = _new_run(folder, request)
+    if resume or not backend.leads:
+        begun = _gone_on_with(folder, request if backend.leads else None)
+    with begun, _telling_how_to_go_on(folder), _display(len(data), quiet=quiet) as told:
         run = fit(
             preset.model,
             data,
@@ -182,9 +184,10 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
         )
     wall = time.perf_counter() - begin
     result = _judged(request, run, data, test, backend, batch_size, wall)
-    _write_json(folder / "metrics.json", common.plain(result))
+    if backend.leads:
+        _write_json(folder / "metrics.json", common.plain(result))
     if not quiet:
-        _print_result(result, run, folder)
+        _print_result(result, run, folder if backend.leads else None)
     return result
 
 
@@ -267,6 +270,25 @@ def _new_run(folder: Path, request: Request) -> Iterator[None]:
             (folder / "run.json").unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
+        raise
+
+
+@contextmanager
+def _gone_on_with(folder: Path, request: Request | None) -> Iterator[None]:
+    """A folder that is there, with what is asked for now in its run.json; None leaves that to another process."""
+    if request is not None and request != _read_request(folder):
+        _write_request(folder, request)
+    yield
+
+
+@contextmanager
+def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
+    """What a backend could not go on with can be resumed, where a checkpoint is there."""
+    try:
+        yield
+    except BackendError:
+        if (folder / "checkpoint.safetensors").exists():
+            common.notes.print(f"When that is mended, go on with the run: {_resume_command(folder)}", soft_wrap=True)
         raise
 
 
@@ -391,12 +413,12 @@ def _judged(
         "memory": {"peak_mib": common.peak_memory_mib()},
         "history": [record.to_dict() for record in run.history],
         "message": run.message,
-        "out": str(run.out),
+        "out": str(run.out) if backend.leads else None,
         "versions": {"cnnkit": cnnkit.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
 
 
-def _print_result(result: dict[str, Any], run: Run, folder: Path) -> None:
+def _print_result(result: dict[str, Any], run: Run, folder: Path | None) -> None:
     table = Table(title=None, box=None, pad_edge=False)
     for heading in ("", "accuracy", "precision", "recall", "F1", "loss", "s / 1000 images"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -412,6 +434,7 @@ def _print_result(result: dict[str, Any], run: Run, folder: Path) -> None:
         f"Training took {result['seconds']['train']:.1f} s{memory}.",
         soft_wrap=True,
     )
-    common.console.print(
-        f"The run is in {folder}. Classify images with it: cnnkit predict {folder} IMAGE...", soft_wrap=True
-    )
+    if folder is not None:
+        common.console.print(
+            f"The run is in {folder}. Classify images with it: cnnkit predict {folder} IMAGE...", soft_wrap=True
+        )
