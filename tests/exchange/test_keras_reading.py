@@ -31,6 +31,7 @@ from cnnkit import (
     Tanh,
 )
 from cnnkit.exchange import export_model, import_model
+from cnnkit.exchange.from_keras import from_keras
 
 MODEL = Model(
     input_shape=(6, 5, 1),
@@ -269,6 +270,57 @@ def test_what_is_no_sequential_of_keras_is_refused(change, message, file, config
 def test_json_that_is_no_table_is_refused(data, file):
     with pytest.raises(ModelError, match="cnnkit reads a Sequential"):
         import_model(file(**{"config.json": json.dumps(data)}))
+
+
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**30,
+    float("nan"),
+    "",
+    "relu",
+    [],
+    [[]],
+    [1, 1],
+    [None, 3],
+    {},
+    {"class_name": []},
+    "x" * 99,
+]
+
+
+def places(data, before=()):
+    """The way to everything in a tree of tables and lists."""
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+        yield (*before, key)
+        if isinstance(value, (dict, list)):
+            yield from places(value, (*before, key))
+
+
+def test_whatever_stands_anywhere_is_read_or_refused_as_a_model(config):
+    layers_of(config).insert(1, keras("ZeroPadding2D", padding=[[1, 0], [2, 1]], data_format="channels_last"))
+    layers_of(config)[2:3] = [*layers_of(config)[2:3], keras("Rescaling", scale=2), keras("Dropout", rate=0.5)]
+    for number, layer in enumerate(layers_of(config)):
+        layer["config"]["name"] = str(number)
+    outcomes = {"read": 0, "refused": 0}
+    for place in list(places(config)):
+        for odd in ODD:
+            changed = copy.deepcopy(config)
+            parent = changed
+            for key in place[:-1]:
+                parent = parent[key]
+            parent[place[-1]] = odd
+            try:
+                assert from_keras(changed, "odd.keras").model.plan().operations
+                outcomes["read"] += 1
+            except ModelError as error:
+                assert str(error).startswith("odd.keras")  # noqa: PT017 - many errors, all of them ours
+                outcomes["refused"] += 1
+    assert outcomes["refused"] > 500
+    assert outcomes["read"] > 500
 
 
 # ------------------------------------------------------------------------------------------------- nothing of it is run
