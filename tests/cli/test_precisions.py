@@ -1,6 +1,7 @@
 """A precision that only one backend has: where it may be asked for, and where it is printed."""
 
 import json
+import sys
 import textwrap
 
 import pytest
@@ -14,8 +15,11 @@ PLUGIN = """
     def cnnkit_probe():
         return Availability.ready()
 
+    made = []
+
     @hookimpl
     def cnnkit_create_backend(precision):
+        made.append(precision)
         assert precision in ("float32", "coarse")
         return get_backend("numpy")  # rounds nothing, but knows float32 arrays alone
 
@@ -95,3 +99,4 @@ def test_where_it_is_not_known_or_not_judged_it_is_refused_before_anything_runs(
     done = cnnkit(*command, "--precision", "coarse")
     assert done.code != 0
     assert "precision is 'coarse'; expected 'float32' or 'float64'" in done.out + done.err
+    assert not getattr(sys.modules.get("blunt_plugin"), "made", [])
