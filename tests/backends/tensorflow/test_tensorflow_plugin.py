@@ -36,7 +36,9 @@ def test_a_build_without_gpus_is_the_reason_why_there_is_none(monkeypatch):
     assert plugin.cnnkit_probe("gpu:1").state == "ready"  # creating the backend asks TensorFlow itself
 
 
-@pytest.mark.parametrize("device", ["tpu", "gpu:", "gpu:x", "gpu:-1", "gpu:²", "cpu:0", "/GPU:0", "GPU", "", 0, b"cpu"])
+@pytest.mark.parametrize(
+    "device", ["tpu", "gpu:", "gpu:x", "gpu:-1", "gpu:\u0661", "cpu:0", "/GPU:0", "GPU", "", 0, b"cpu"]
+)
 def test_another_device_is_refused_with_those_that_there_are(device):
     answer = plugin.cnnkit_probe(device)
     assert answer.state == "no-device"
