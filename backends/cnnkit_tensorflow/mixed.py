@@ -17,9 +17,9 @@ from typing import Final
 
 import tensorflow as tf
 
-from cnnkit.plan import Conv2DOp, DenseOp, GrayscaleOp, Operation, Plan, RescaleOp, SoftmaxOp
+from cnnkit.plan import GrayscaleOp, Operation, Plan, RescaleOp, SoftmaxOp
+from cnnkit_tensorflow import network
 from cnnkit_tensorflow.layers import Back, Run, Tensor, run_layer
-from cnnkit_tensorflow.network import quicker
 
 LOSS_SCALE: Final = 1024.0
 """The loss times this constant is what goes back through the layers, so that small gradients are not lost in float16.
@@ -32,28 +32,13 @@ down to 6e-8 they keep all their digits.
 
 def predict(plan: Plan, run: Run, x: Tensor) -> Tensor:
     """The last layer's output, one row an image, in float32. `x` and the parameters are float32."""
-    run = _rounded(run)
-    for op in quicker(plan.operations):
-        x, _ = _run_layer(op, x, run)
-    return tf.cast(x, tf.float32)
+    return tf.cast(network.predict(plan, _rounded(run), x, _run_layer), tf.float32)
 
 
 def learn(plan: Plan, run: Run, x: Tensor, labels: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
     """The mean cross-entropy of a batch and its gradient by parameter, both in float32, as are `x` and the parameters."""
-    run = _rounded(run)
-    ways_back: list[Back] = []
-    for op in quicker(plan.operations[:-1]):
-        learned = bool(ways_back)
-        x, back = _run_layer(op, x, run, goes_on=learned)
-        if learned or isinstance(op, (Conv2DOp, DenseOp)):
-            ways_back.append(back)
-    scores = tf.cast(x, tf.float32)  # (batch, classes)
-    losses, d_scores = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=scores, labels=labels)
-    dy = d_scores * (LOSS_SCALE / tf.cast(tf.shape(labels)[0], tf.float32))
-    for back in reversed(ways_back):
-        dy = back(dy)
-    gradients = {name: tf.cast(gradient, tf.float32) / LOSS_SCALE for name, gradient in run.gradients.items()}
-    return tf.reduce_mean(losses), gradients
+    loss, gradients = network.learn(plan, _rounded(run), x, labels, _run_layer, LOSS_SCALE)
+    return loss, {name: tf.cast(gradient, tf.float32) / LOSS_SCALE for name, gradient in gradients.items()}
 
 
 def _rounded(run: Run) -> Run:
