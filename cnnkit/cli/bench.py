@@ -9,6 +9,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from rich.console import Console
 from rich.table import Table
 
 import cnnkit
@@ -130,7 +131,7 @@ def batches(
         work = Workload(chosen, images, batch_size, threads, seed)
         races.append(Race(name, work, race(work, entries, rounds, partial(_note, name))))
         if not json_:
-            common.console.print(race_table(races[-1]), width=max(common.console.width, WIDTH), crop=False)
+            _wide_console().print(race_table(races[-1]))
             for sentence in sentences(races[-1]):
                 common.console.print(sentence, soft_wrap=True)
             common.console.print()
@@ -153,6 +154,13 @@ def batches(
 
 def _model(name: str) -> Model:
     return MODELS[name]() if name in MODELS else common.find_model(name).model
+
+
+def _wide_console() -> Console:
+    """The console, or one that is as wide as a table."""
+    if common.console.width >= WIDTH:
+        return common.console
+    return Console(width=WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def _note(model: str, what: str) -> None:

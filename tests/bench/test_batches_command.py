@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 import cnnkit
 from cnnkit.bench.batches import PEERS, Peer, entries
+from cnnkit.cli import common
 from cnnkit.cli.app import app, main
 from cnnkit.errors import CnnkitError, MissingDependency, OptionError
 
@@ -50,7 +51,9 @@ def test_it_prints_one_object(batches, small_file):
 
 def test_it_prints_a_table_for_people_and_says_which_peers_are_missing(batches, monkeypatch):
     monkeypatch.setattr(entries, "find_spec", lambda _: None)
+    monkeypatch.setattr(common.console, "_width", 60)  # the table is wider
     done = batches()
+    assert "…" not in done.stdout
     assert done.exit_code == 0
     rows = [line.split() for line in done.stdout.splitlines()]
     (row,) = [row for row in rows if row[:2] == ["numpy,", "epoch"]]
