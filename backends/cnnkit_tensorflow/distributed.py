@@ -27,6 +27,7 @@ from typing import Any, Final, final
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.python.eager import context
 
 import cnnkit
 from cnnkit.arrays import Array, Images, Labels, check_images, check_labels
@@ -36,7 +37,7 @@ from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
 from cnnkit.randomness import dropout_mask
 from cnnkit.state import TrainingState
-from cnnkit_tensorflow.distributed_cluster import Cluster, meet
+from cnnkit_tensorflow.distributed_cluster import Cluster, meet, wait_for_servers
 from cnnkit_tensorflow.graphs import graphs_of
 from cnnkit_tensorflow.program import Place, TensorFlowProgram
 
@@ -219,7 +220,7 @@ def multi_worker(cluster: Cluster, device: str | None, timeout: float) -> Team:
             devices = len(tf.config.get_visible_devices("GPU")) or 1
             about = {"replicas": devices, "tensorflow": tf.__version__, "cnnkit": cnnkit.__version__}
             meet(cluster, about, timeout)
-            _teams[key] = Team(_strategy(timeout, on_gpus=device not in (None, "cpu")), cluster, timeout)
+            _teams[key] = Team(_strategy(cluster, timeout, on_gpus=device not in (None, "cpu")), cluster, timeout)
         return _teams[key]
 
 
@@ -235,36 +236,42 @@ def _require_nothing_running() -> None:
         ) from error
 
 
-def _strategy(timeout: float, *, on_gpus: bool) -> tf.distribute.Strategy:
-    """TensorFlow's strategy for workers, made in a thread: where a worker is lost meanwhile, TensorFlow waits for ever."""
+def _strategy(cluster: Cluster, timeout: float, *, on_gpus: bool) -> tf.distribute.Strategy:
+    """TensorFlow's strategy for workers who have met.
+
+    While TensorFlow makes a cluster it holds Python up, and the first worker would wait an hour for one that was lost
+    since the meeting. So it begins when TensorFlow answers in all others, who wait no longer than `timeout` for it.
+    """
+    if cluster.rank == 0:
+        wait_for_servers(cluster, timeout)
+    jobs = [member.job for member in cluster.members]
+    tasks = [context.coordination_config_pb2.CoordinatedJob(name=job, num_tasks=jobs.count(job)) for job in set(jobs)]
+    first = cluster.members[0]
+    # TensorFlow's strategy would do this itself, but leaves out the timeout; there is no public way to give it.
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=f"/job:{first.job}/replica:0/task:{first.index}",
+        cluster_register_timeout_in_ms=int(1000 * timeout),
+        coordinated_jobs=tasks,
+    )
     communication = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=communication.AUTO if on_gpus else communication.RING, timeout_seconds=timeout
     )
-    made: list[tf.distribute.Strategy] = []
-    failed: list[tf.errors.OpError | RuntimeError] = []
-
-    def make() -> None:
-        try:
-            made.append(tf.distribute.MultiWorkerMirroredStrategy(communication_options=options))
-        except (tf.errors.OpError, RuntimeError) as error:
-            failed.append(error)
-
-    maker = threading.Thread(target=make, daemon=True)
-    maker.start()
-    maker.join(timeout)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise BackendError(
+            f"backend 'tensorflow': all workers were there, but they could not be made a cluster: "
+            f"{str(error).splitlines()[0]}. See that each worker reaches every address in TF_CONFIG, and start all of "
+            "them again."
+        ) from error
     if threading.current_thread() is threading.main_thread():
         # TensorFlow takes SIGTERM for a note that the machine will go; it should end the process, as before.
         before = signal.getsignal(signal.SIGTERM)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-    if not made:
-        why = str(failed[0]).splitlines()[0] if failed else f"TensorFlow was not done after {timeout:g} s"
-        raise BackendError(
-            f"backend 'tensorflow': all workers were there, but they could not be made a cluster: {why}. See that each "
-            "worker reaches every address in TF_CONFIG, and start all of them again."
-        )
-    return made[0]
+    return strategy
 
 
 # ----------------------------------------------------------------------------------------------------------- training

@@ -150,6 +150,23 @@ def meet(cluster: Cluster, about: Mapping[str, Any], timeout: float) -> None:
     _ask_to_go_on(cluster, hello, deadline, timeout)
 
 
+def wait_for_servers(cluster: Cluster, timeout: float) -> None:
+    """Wait until something listens at the addresses of all others; a `BackendError` where it does not in `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    for member in cluster.others:
+        while True:
+            try:
+                socket.create_connection(member.place, 1).close()
+                break
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise BackendError(
+                        f"{member} came, but {cluster.me} could not reach it within {timeout:g} s: {error}. See whether it "
+                        "has ended, and that each worker reaches every address in TF_CONFIG; start all of them again."
+                    ) from error
+                time.sleep(0.1)
+
+
 def _own_port(me: Member) -> socket.socket:
     _, port = me.place
     try:

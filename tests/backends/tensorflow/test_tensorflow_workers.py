@@ -395,7 +395,7 @@ def meet_as(ports, *ranks, timeout=10, about=None):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     return said
 
 
@@ -505,3 +505,18 @@ def test_a_port_that_is_taken_is_named():
         port = server.getsockname()[1]
         (said,) = meet_as([port, *free_ports(1)], 0)
     assert said.startswith(f"worker 0 (127.0.0.1:{port}) cannot listen on port {port} of this machine: ")
+
+
+def test_a_worker_that_is_lost_after_the_meeting_ends_the_first(tf):
+    """Before TensorFlow has made a cluster; it would wait for an hour."""
+    ports = free_ports(2)
+    code = "import cnnkit; cnnkit.get_backend('tensorflow', strategy='multi-worker', timeout=7)"
+    first = start(["-c", code], ports, 0)
+    about = {"replicas": 1, "tensorflow": tf.__version__, "cnnkit": cnnkit.__version__}
+    assert meet_as(ports, 1, timeout=60, about={0: about}) == [""]
+    _, err = end_of(first, 60)
+    assert first.returncode == 1
+    assert (
+        f"worker 1 (127.0.0.1:{ports[1]}) came, but worker 0 (127.0.0.1:{ports[0]}) could not reach it within 7 s"
+        in err
+    )
