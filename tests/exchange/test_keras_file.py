@@ -96,6 +96,14 @@ def test_numbers_of_padding_that_have_a_name_are_written_by_it(padding, kind, sa
     ] or (said is None and layers[1]["class_name"] == "ZeroPadding2D")
 
 
+@pytest.mark.parametrize(("padding", "said"), [("same", "same"), (((1, 2), (1, 2)), "same"), (((0, 1), (0, 1)), None)])
+def test_the_name_of_a_dilated_padding_counts_the_holes(padding, said, tmp_path):
+    model = classifier(Conv2D(filters=1, kernel_size=2, dilation=3, padding=padding))
+    with zipfile.ZipFile(export_model(model, parameters_of(model), tmp_path / "model.keras")) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    assert layers[1]["config"]["padding"] == (said or [list(side) for side in padding])
+
+
 def test_everything_that_keras_cannot_say_is_refused_at_once_with_its_place_and_reason(tmp_path):
     model = classifier(
         Conv2D(filters=1, kernel_size=2, strides=(1, 2), dilation=(2, 1)),

@@ -32,6 +32,7 @@ from cnnkit import (
 )
 from cnnkit.exchange import export_model, import_model
 from cnnkit.exchange.from_keras import from_keras
+from cnnkit.exchange.keras_file import read
 
 MODEL = Model(
     input_shape=(6, 5, 1),
@@ -159,11 +160,17 @@ def test_an_image_without_channels_has_one(file, config):
 def test_what_ends_in_zero_padding_or_pads_twice_is_refused(file, config):
     pad = keras("ZeroPadding2D", padding=[[1, 0], [2, 1]], data_format="channels_last")
     layers = layers_of(config)
-    for where, more in ((2, {}), (5, {}), (1, {"padding": "same"})):
+    stands = r"layers\[{}\] \(ZeroPadding2D 'it'\) stands before {}"
+    cases = [
+        (2, {}, stands.format(2, r"layers\[3\] \(Flatten")),
+        (5, {}, stands.format(5, "the end of the model")),
+        (1, {"padding": "same"}, "padding adds to that of the ZeroPadding2D before it"),
+    ]
+    for where, more, message in cases:
         changed = copy.deepcopy(config)
         layers_of(changed)[1]["config"].update(more)
         layers_of(changed).insert(where, pad)
-        with pytest.raises(ModelError, match="ZeroPadding2D"):
+        with pytest.raises(ModelError, match=message):
             import_model(file(changed))
     layers.insert(1, pad)
     layers[4] = keras("Activation", activation="linear") | {
@@ -180,6 +187,7 @@ def test_what_ends_in_zero_padding_or_pads_twice_is_refused(file, config):
     ("where", "option", "value", "message"),
     [
         (1, "groups", 2, r"layers\[1\] \(Conv2D 'conv2d_0'\) groups is 2; cnnkit has only 1"),
+        (1, "groups", True, "groups is True; cnnkit has only 1"),
         (1, "data_format", "channels_first", "data_format is 'channels_first'"),
         (1, "padding", "causal", "padding is 'causal'"),
         (1, "padding", [[1, 1], [1, 1]], "padding is .*; cnnkit has only 'valid' and 'same'"),
@@ -193,6 +201,7 @@ def test_what_ends_in_zero_padding_or_pads_twice_is_refused(file, config):
         (1, "dtype", "mixed_float16", "dtype is 'mixed_float16'; cnnkit reads layers that compute in float32"),
         (1, "dtype", {"class_name": "QuantizedDTypePolicy", "config": {"name": "float32"}}, "dtype is {"),
         (3, "dtype", {"class_name": "DTypePolicy", "config": {"name": "bfloat16"}}, "dtype is 'bfloat16'"),
+        (3, "dtype", "uint8", "dtype is 'uint8'"),
         (3, "use_bias", "yes", "use_bias is 'yes'"),
         (4, "axis", 0, r"layers\[4\] \(Softmax 'softmax_3'\) axis is 0"),
         (4, "name", "conv2d_0", r"layers\[4\] is a second layer called 'conv2d_0'"),
@@ -348,7 +357,7 @@ def test_code_that_a_file_names_or_holds_is_not_run(how, file, config, tmp_path,
     layers, refused = layers_of(config), True
     match how:
         case "module":
-            layers[2] = evil
+            layers[2] = evil | {"registered_name": None}
         case "registered name":
             layers[2]["registered_name"] = "evil_layers>Flatten"
         case "lambda":
@@ -387,7 +396,7 @@ def test_a_file_cut_off_anywhere_is_damaged(file, tmp_path):
     for length in [*range(0, len(whole), 97), len(whole) - 1]:
         cut.write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match=r"cut\.keras"):
-            import_model(cut)
+            read(cut)
 
 
 def test_one_flipped_bit_anywhere_is_never_a_foreign_error(file, tmp_path):
@@ -398,10 +407,56 @@ def test_one_flipped_bit_anywhere_is_never_a_foreign_error(file, tmp_path):
         flipped.write_bytes(whole)
         whole[place] ^= 16
         try:
-            import_model(flipped)
+            read(flipped)
         except (CheckpointError, ModelError):
             refused += 1
     assert refused > len(whole) // 53 * 0.9
+
+
+def test_any_byte_of_the_table_of_contents_changed_is_never_a_foreign_error(file, tmp_path):
+    whole = bytearray(file(compression=zipfile.ZIP_DEFLATED).read_bytes())
+    changed, refused, begin = tmp_path / "changed.keras", 0, whole.index(b"PK\x01\x02")
+    for place in [*range(60), *range(begin, len(whole))]:
+        for value in (0, 9, 255):
+            kept, whole[place] = whole[place], value
+            changed.write_bytes(whole)
+            whole[place] = kept
+            try:
+                read(changed)
+            except (CheckpointError, ModelError):
+                refused += 1
+    assert refused > 100
+
+
+def test_a_place_beyond_any_file_is_an_error_of_ours(file):
+    path = file()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.infolist()[0].header_offset = 1 << 63
+        archive.writestr("metadata.json", "{}")
+    with pytest.raises(CheckpointError, match="it is damaged"):
+        import_model(path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_compressed_in_another_way_is_refused(compression, file):
+    with pytest.raises(CheckpointError, match=r"its .* is compressed in a way that no \.keras file is"):
+        import_model(file(compression=compression))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("HeNormal", "he_normal"),
+        ("GlorotNormal", "glorot_normal"),
+        ("he_uniform", "he_uniform"),
+        ("Orthogonal", "glorot_uniform"),
+        ({"class_name": "HeUniform", "config": {}}, "he_uniform"),
+        (["HeNormal"], "glorot_uniform"),
+    ],
+)
+def test_initialisers_that_we_have_are_kept_for_training_anew(theirs, ours, file, config):
+    layers_of(config)[1]["config"]["kernel_initializer"] = theirs
+    assert import_model(file(config))[0].layers[0].kernel_initializer == ours
 
 
 @pytest.mark.parametrize(
