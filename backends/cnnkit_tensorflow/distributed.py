@@ -163,8 +163,9 @@ class Team:
             what = f"{who} is alive but did not come to the same step within {self.timeout:g} s"
         reason = next((line for line in said.splitlines() if "abort" in line or "timed out" in line), said[:200])
         return (
-            f"backend 'tensorflow': training cannot go on, since {what}. The last checkpoint of the run is kept: start all "
-            f"workers again and resume it (`cnnkit train --resume RUN`, or resume=True). TensorFlow says: {reason}"
+            f"backend 'tensorflow': training cannot go on, since {what}. The last checkpoint of the run, if "
+            "there is one, is kept: start all workers again and resume it (`cnnkit train --resume RUN`, or resume=True). "
+            f"TensorFlow says: {reason}"
         )
 
 

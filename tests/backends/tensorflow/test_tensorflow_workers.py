@@ -520,3 +520,30 @@ def test_a_worker_that_is_lost_after_the_meeting_ends_the_first(tf):
         f"worker 1 (127.0.0.1:{ports[1]}) came, but worker 0 (127.0.0.1:{ports[0]}) could not reach it within 7 s"
         in err
     )
+
+
+def test_the_two_processes_of_the_page_train(tmp_path):
+    """The first block of docs/how-to/several-workers.md as it stands, but for the ports."""
+    page = (HERE.parents[2] / "docs" / "how-to" / "several-workers.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    for port, free in zip(("12345", "12346"), free_ports(2), strict=True):
+        assert port in script
+        script = script.replace(port, str(free))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-ec", script],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The run is in run." in done.stdout
+    other = (tmp_path / "worker-1.txt").read_text()
+    assert "The run is in" not in other
+    ends = [re.findall("epoch 3: running loss [0-9.]+", text) for text in (done.stderr, other)]
+    assert len(ends[0]) == 1
+    assert ends[0] == ends[1]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["run", "worker-1.txt"]
