@@ -104,7 +104,7 @@ def _as_written(path: Path, model: Model, metadata: Any) -> Model:
     subject = f"{path}, {METADATA}"
     written = Model.from_dict(own.get("model") if isinstance(own, dict) else None, subject)
     with _about(subject):
-        same = written.input_shape == model.input_shape and written.plan().operations == model.plan().operations
+        same = written.plan().operations == model.plan().operations
     if not same:
         what = f"describes another computation than {CONFIG}: one of them has been changed"
         fix = f"Export the model again, or take 'cnnkit' out of {METADATA}"

@@ -105,6 +105,12 @@ def test_a_format_whose_module_fails_is_named_with_the_reason(install, tmp_path)
         export_model(MODEL, PARAMETERS, tmp_path / "model.broken")
 
 
+def test_a_format_that_says_what_it_lacks_is_heard(install, tmp_path):
+    install("lacking", "from cnnkit.errors import MissingDependency\nraise MissingDependency('It', 'more', 'extra')")
+    with pytest.raises(MissingDependency, match="It needs more, which is not installed"):
+        export_model(MODEL, PARAMETERS, tmp_path / "model.lacking")
+
+
 def test_two_formats_of_one_name_are_a_conflict_that_names_both(install, tmp_path):
     install("keras", TEXT_FORMAT)
     with pytest.raises(OptionError, match=r"'keras' is registered by cnnkit\.exchange\.keras_file, somebodys_format\."):

@@ -45,6 +45,8 @@ def test_the_same_model_makes_the_same_bytes(tmp_path):
     model = MODELS["names"]
     one, other = (export_model(model, parameters_of(model), tmp_path / f"{n}.keras").read_bytes() for n in "ab")
     assert one == other
+    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_neither_keras_nor_tensorflow_is_imported(tmp_path):
