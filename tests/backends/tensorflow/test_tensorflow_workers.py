@@ -107,10 +107,13 @@ def together(tmp_path_factory):
     try:
         _, err = end_of(first)
         assert first.returncode == 0, err
+        second.send_signal(signal.SIGTERM)
+        second.send_signal(signal.SIGCONT)
+        _, err = end_of(second, 20)
+        assert (folder / "told-1.json").exists(), err
     finally:
-        second.kill()  # SIGTERM would wait for SIGCONT
-        _, err = second.communicate()
-    assert (folder / "told-1.json").exists(), err
+        second.kill()
+    (folder / "second.txt").write_text(str(second.returncode))
     return folder
 
 
@@ -173,6 +176,11 @@ def test_a_worker_judges_alone(told, alone_backend):
     parameters = cnnkit.initial_parameters(worker.MODEL, 0)
     alone = cnnkit.evaluate(worker.MODEL, parameters, worker.data_of(), alone_backend())
     assert told[1]["alone"] == pytest.approx(alone.loss, rel=1e-6)
+
+
+def test_sigterm_ends_a_worker_as_it_ends_any_process(together):
+    """TensorFlow takes it for a note that the machine will go, and would let the worker go on."""
+    assert int((together / "second.txt").read_text()) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -260,6 +268,8 @@ def test_a_first_worker_that_is_killed_ends_the_others_and_each_resumes_from_a_f
         assert "the workers differ in step: 12 on worker 0 (127.0.0.1:" in lacks
         assert "copy checkpoint.safetensors from the worker with the highest step" in lacks
         assert_same_bits(arrays(tmp_path / f"resumed-{rank}.npz"), arrays(together / f"long-{rank}.npz"))
+    stalled = (tmp_path / "stalled.txt").read_text()
+    assert "is alive but did not come to the same step within 3 s" in stalled
 
 
 # ------------------------------------------------------------------------------------------------- one process, mirrored

@@ -148,6 +148,7 @@ def together(folder, rank, backend):
 
     if rank == 1:
         os.kill(os.getpid(), signal.SIGSTOP)
+        signal.pause()  # the test ends it with SIGTERM
     begin = time.monotonic()
     frozen = said_by(lambda: beginning(seed=1))
     again = said_by(lambda: beginning(seed=1))
@@ -187,6 +188,15 @@ def goes_on(folder, rank, backend):
     told = said_by(lambda: go(folder / f"own-{rank}" if rank == 0 else folder / "other"))
     (folder / f"lacks-{rank}.txt").write_text(told)
     np.savez(folder / f"resumed-{rank}.npz", **arrays_of(go(folder / f"own-{rank}").state))
+
+    backend.team.timeout = 3
+    optimizer = SGD(0.1)
+    program = backend.compile_training(MODEL.plan(), cnnkit.initial_state(MODEL, optimizer, 0), optimizer)
+    stalled = folder / "stalled.txt"
+    if rank == 0:
+        stalled.write_text(said_by(lambda: program.step(long_data().images[:8], long_data().labels[:8])))
+    while not stalled.exists():
+        time.sleep(0.1)
 
 
 def main():
