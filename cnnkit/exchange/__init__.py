@@ -11,7 +11,7 @@ what files of that format end with. The module is imported only when its format 
 `LOADED_WITH`                         optional: a line of Python that loads a file without cnnkit, `{path}` in its place
 ====================================  ================================================================================
 
-`parameters` are float32 arrays that fit the model, in the order of its plan.
+`parameters` are float32 arrays in C order that fit the model, in the order of its plan.
 """
 
 from __future__ import annotations

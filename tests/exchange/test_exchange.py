@@ -38,6 +38,7 @@ from cnnkit import Model
 
 def write(model, parameters, path):
     assert [array.dtype.name for array in parameters.values()] == ["float32"] * len(parameters)
+    assert all(array.flags.c_contiguous for array in parameters.values())
     path.write_text(model.to_json())
 
 def read(path):
@@ -49,7 +50,11 @@ def read(path):
 def test_a_format_of_somebody_elses_is_listed_written_and_read(install, tmp_path):
     install("text", TEXT_FORMAT)
     assert formats() == ("keras", "savedmodel", "text")
-    path = export_model(MODEL, parameters_of(MODEL, precision="float64"), tmp_path / "model.text")
+    parameters = {name: np.asfortranarray(array) for name, array in parameters_of(MODEL, precision="float64").items()}
+    export_model(MODEL, parameters, tmp_path / "model.text")
+    path = export_model(
+        MODEL, {name: np.asfortranarray(array) for name, array in PARAMETERS.items()}, tmp_path / "f32.text"
+    )
     model, parameters = import_model(path)
     assert model == MODEL
     assert all((array == 1).all() for array in parameters.values())
