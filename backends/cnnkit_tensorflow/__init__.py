@@ -2,5 +2,6 @@
 
 `plugin.py` is what cnnkit asks, `layers.py` how each operation runs and how its gradient comes back, `network.py` the
 way through all of them, `vector.py` the parameters, `graphs.py` what is traced and kept, `program.py` the contract,
-`settings.py` what keeps the process's settings of TensorFlow and ours apart. Keras takes no part in it.
+`settings.py` what keeps the process's settings of TensorFlow and ours apart, `distributed*.py` training by many as if by
+one. Keras takes no part in it.
 """

@@ -11,7 +11,8 @@ from cnnkit.optimizers import Optimizer
 from cnnkit.parameters import check_parameters
 from cnnkit.plan import Plan
 from cnnkit.state import TrainingState, check_state
-from cnnkit_tensorflow.distributed import Team, TeamTrainingProgram
+from cnnkit_tensorflow.distributed import TeamTrainingProgram
+from cnnkit_tensorflow.distributed_team import Team
 from cnnkit_tensorflow.program import Place, TensorFlowProgram, TensorFlowTrainingProgram
 
 

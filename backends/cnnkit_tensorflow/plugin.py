@@ -110,12 +110,12 @@ def cnnkit_create_backend(device: str | None, precision: str, options: Mapping[s
     if options.get("strategy") is None:
         return TensorFlowBackend(precision, place, xla)
 
-    from cnnkit_tensorflow import distributed  # imports TensorFlow too
+    from cnnkit_tensorflow import distributed_team  # imports TensorFlow too
 
     if cluster is None:
-        team = distributed.mirrored(device, options.get("replicas"))
+        team = distributed_team.mirrored(device, options.get("replicas"))
     else:
-        team = distributed.multi_worker(cluster, device, options.get("timeout", TIMEOUT))
+        team = distributed_team.multi_worker(cluster, device, options.get("timeout", TIMEOUT))
     leads = team.leads or options.get("own_folders", False)
     return TensorFlowBackend(precision, team.devices[0], xla, team, leads)
 

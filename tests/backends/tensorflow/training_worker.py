@@ -192,10 +192,14 @@ def goes_on(folder, rank, backend):
     backend.team.timeout = 3
     optimizer = SGD(0.1)
     program = backend.compile_training(MODEL.plan(), cnnkit.initial_state(MODEL, optimizer, 0), optimizer)
-    stalled = folder / "stalled.txt"
+    data, done = long_data(), folder / "stalled.json"
     if rank == 0:
-        stalled.write_text(said_by(lambda: program.step(long_data().images[:8], long_data().labels[:8])))
-    while not stalled.exists():
+        first = said_by(lambda: program.step(data.images[:8], data.labels[:8]))
+        begin = time.monotonic()
+        again = said_by(lambda: program.step(data.images[:8], data.labels[:8]))
+        (folder / "stalled.part").write_text(json.dumps([first, again, time.monotonic() - begin]))
+        (folder / "stalled.part").rename(done)
+    while not done.exists():
         time.sleep(0.1)
 
 
