@@ -33,6 +33,11 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return stream(seed, "shuffle", epoch=epoch).permutation(count)
 
 
+def dropout_kept(seed: int, step: int, layer: int, shape: Shape, rate: float) -> NDArray[np.bool_]:
+    """Where the mask of dropout is not 0: all that an engine needs which multiplies by `1 / (1 - rate)` itself."""
+    return stream(seed, "dropout", step=step, layer=layer).random(shape, dtype=np.float32) >= rate
+
+
 def dropout_mask(
     seed: int, step: int, layer: int, shape: Shape, rate: float, dtype: np.dtype[Any] | type = np.float32
 ) -> Array:
@@ -41,5 +46,4 @@ def dropout_mask(
     `shape` includes the batch axis. A backend multiplies the layer's output by it in training, and the gradient on the
     way back (Srivastava et al., "Dropout", 2014, with the scaling moved to training).
     """
-    keep = stream(seed, "dropout", step=step, layer=layer).random(shape, dtype=np.float32) >= rate
-    return np.multiply(keep, 1 / (1 - rate), dtype=dtype)
+    return np.multiply(dropout_kept(seed, step, layer, shape, rate), 1 / (1 - rate), dtype=dtype)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnkit.errors import OptionError
-from cnnkit.randomness import dropout_mask, epoch_order, stream
+from cnnkit.randomness import dropout_kept, dropout_mask, epoch_order, stream
 
 PLACE = {"seed": 3, "purpose": "initial", "epoch": 4, "step": 5, "layer": 6}
 
@@ -93,6 +93,12 @@ def test_a_mask_holds_zeros_and_the_inverse_of_what_is_kept(rate, dtype):
     # 20,000 draws: five standard deviations of the share of zeros
     assert (mask == 0).mean() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 20_000) ** 0.5)
     assert mask.mean() == pytest.approx(1, abs=5 * (rate / (1 - rate) / 20_000) ** 0.5)
+
+
+def test_what_is_kept_is_where_the_mask_is_not_zero():
+    kept = dropout_kept(1, 2, 3, (6, 50), 0.4)
+    assert kept.dtype == bool
+    assert np.array_equal(kept, dropout_mask(1, 2, 3, (6, 50), 0.4) != 0)
 
 
 def test_without_dropout_the_mask_is_one():

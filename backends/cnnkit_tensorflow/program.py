@@ -17,17 +17,14 @@ from cnnkit.backend import EpochTotals, Program, TrainingProgram
 from cnnkit.errors import DataError
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
-from cnnkit.randomness import dropout_mask
 from cnnkit.state import TrainingState
 from cnnkit_tensorflow.graphs import Graphs, graphs_of
+from cnnkit_tensorflow.masks import Kept, Masks
 from cnnkit_tensorflow.precisions import TF32, dtype_outside
 from cnnkit_tensorflow.settings import undisturbed
 
 CHUNK: Final = 256
 """Images that go through the layers at once in `predict`, so that memory does not grow with the batch."""
-
-MASK_BYTES: Final = 1 << 26
-"""Dropout masks that `epoch` hands over at once, so that memory does not grow with the order."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +112,7 @@ class TensorFlowTrainingProgram(TrainingProgram):
         self.graphs = graphs_of(plan, optimizer, place.precision, place.device, xla=place.xla)
         self.predicting = graphs_of(plan, None, place.precision, place.device, xla=place.xla)
         self.data = _Data()
+        self.masks = Masks(self.graphs.dropouts, self.seed)
         self.lock = threading.Lock()  # steps of several threads come one after the other
         layout = self.graphs.layout
         with place.undisturbed():
@@ -131,7 +129,7 @@ class TensorFlowTrainingProgram(TrainingProgram):
         images, labels = self._checked(images, labels)
         at = self.standing
         with self.place.undisturbed():
-            masks = self._masks(at.step, len(images), len(images))
+            masks = list(map(tf.constant, self.masks.draw(at.step, len(images), len(images))))
             batch = tf.constant(_plain(images)), tf.constant(labels.astype(np.int32))
             loss, gradient = self.graphs.gradients(at.vector, *batch, masks)
             return float(loss), self._copied(gradient)
@@ -140,7 +138,7 @@ class TensorFlowTrainingProgram(TrainingProgram):
         images, labels = self._checked(images, labels)
         with self.lock, self.place.undisturbed():
             at = self.standing
-            masks = self._masks(at.step, len(images), len(images))
+            masks = list(map(tf.constant, self.masks.draw(at.step, len(images), len(images))))
             batch = tf.constant(_plain(images)), tf.constant(labels.astype(np.int32))
             coefficients = self._coefficients(at.step, 1)[0]
             loss, vector, slots = self.graphs.step(at.vector, at.slots, coefficients, *batch, masks)
@@ -155,9 +153,8 @@ class TensorFlowTrainingProgram(TrainingProgram):
         loss_sum = 0.0
         with self.lock, self.place.undisturbed():
             data = self.data.on_device(images, labels) if len(places) else None
-            for start in range(0, len(places), length := self._images_at_once(batch_size)):
-                part = places[start : start + length]
-                loss_sum += self._steps(data, part, batch_size)
+            for part, kept in self.masks.parts(self.standing.step, len(places), batch_size):
+                loss_sum += self._steps(data, places[part], batch_size, kept)
         return EpochTotals(loss_sum, len(places))
 
     def state(self) -> TrainingState:
@@ -167,7 +164,7 @@ class TensorFlowTrainingProgram(TrainingProgram):
 
     # ------------------------------------------------------------------------------------------------------ the pieces
 
-    def _steps(self, data: Any, places: NDArray[np.int32], batch_size: int) -> float:
+    def _steps(self, data: Any, places: NDArray[np.int32], batch_size: int, kept: Kept) -> float:
         at = self.standing
         count = -(-len(places) // batch_size)
         loss_sum, vector, slots = self.graphs.epoch(
@@ -177,27 +174,10 @@ class TensorFlowTrainingProgram(TrainingProgram):
             data,
             tf.constant(places),
             tf.constant(min(batch_size, len(places)), tf.int32),
-            self._masks(at.step, len(places), batch_size),
+            list(map(tf.constant, kept)),
         )
         self.standing = _Standing(vector, slots, at.step + count)
         return float(loss_sum)
-
-    def _images_at_once(self, batch_size: int) -> int:
-        """For how many images, in whole batches, masks are handed over at once."""
-        widths = [int(np.prod(op.output_shape)) for op in self.graphs.dropouts]
-        batch_bytes = batch_size * sum(widths)
-        return batch_size * (max(1, MASK_BYTES // batch_bytes) if batch_bytes else 1 << 31)
-
-    def _masks(self, step: int, count: int, batch_size: int) -> list[Any]:
-        """For each dropout layer what it keeps of `count` images, beginning with step `step`: a fourth of the mask to move."""
-        found = []
-        for op in self.graphs.dropouts:
-            kept = np.empty((count, *op.output_shape), bool)
-            for later, start in enumerate(range(0, count, batch_size)):
-                rows = kept[start : start + batch_size]
-                np.not_equal(dropout_mask(self.seed, step + later, op.layer, rows.shape, op.rate), 0, out=rows)
-            found.append(tf.constant(kept))
-        return found
 
     def _coefficients(self, step: int, count: int) -> Any:
         """What the optimizer's formula takes in each of `count` steps: `(count, coefficients)`."""

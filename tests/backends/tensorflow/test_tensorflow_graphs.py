@@ -100,13 +100,13 @@ def test_data_do_not_outlive_the_callers_by_a_reference(make_backend):
 
 @pytest.mark.parametrize("batch_size", [2, 3, 20])
 def test_an_epoch_whose_masks_come_in_parts_is_the_same_epoch(make_backend, monkeypatch, batch_size):
-    from cnnkit_tensorflow import program as module
+    from cnnkit_tensorflow import masks as module
 
     images, labels = drawn(11)
     order = np.random.default_rng(0).permutation(11)
     states, calls = [], {}
     for limit in (1 << 20, 5 * 7, 1):  # bytes; a mask has 7 for each image
-        monkeypatch.setattr(module, "MASK_BYTES", limit)
+        monkeypatch.setattr(module, "PART_BYTES", limit)
         program = training(make_backend(), Adam())
         calls[limit] = count_calls(monkeypatch, program.graphs, "epoch")
         assert program.epoch(images, labels, order, batch_size).count == 11
@@ -121,6 +121,6 @@ def test_the_mask_is_the_one_that_the_core_draws(make_backend):
     from cnnkit import dropout_mask
 
     program = training(make_backend("float64"), SGD(learning_rate=0.1))
-    [kept] = program._masks(5, 7, 3)
+    [kept] = program.masks.draw(5, 7, 3)
     rows = [dropout_mask(program.seed, 5 + step, 2, (size, 7), 0.5) for step, size in enumerate((3, 3, 1))]
-    assert np.array_equal(kept.numpy() * 2.0, np.concatenate(rows))
+    assert np.array_equal(kept * 2.0, np.concatenate(rows))

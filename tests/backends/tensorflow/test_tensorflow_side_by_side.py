@@ -189,18 +189,17 @@ def test_a_backend_with_another_option_leaves_a_program_as_it_is(make_backend):
 @pytest.fixture
 def tracings(monkeypatch):
     """A list that grows by a name whenever Python goes through the layers, as it does only to trace a graph."""
-    from cnnkit_tensorflow import graphs, mixed, network
+    from cnnkit_tensorflow import graphs, network
 
     graphs.graphs_of.cache_clear()
     names = []
 
-    def note(module, name):
-        function = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *given: (names.append(name), function(*given))[1])
+    def note(name):
+        function = getattr(network, name)
+        monkeypatch.setattr(network, name, lambda *given: (names.append(name), function(*given))[1])
 
-    for module in (network, mixed):
-        note(module, "predict")
-        note(module, "learn")
+    note("predict")
+    note("learn")
     return names
 
 
