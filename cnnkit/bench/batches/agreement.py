@@ -2,8 +2,8 @@
 
 Two contestants that train on the same numbers end near each other, not on each other: they round differently, and Adam
 turns the rounding of a gradient near zero into whole steps. How far each kernel has moved is steadier than where it
-stands: honest contestants differ in it by up to 6 %, also where their dropout masks are different ones; who leaves out
-every second batch is 25 to 45 % short.
+stands: honest contestants differ in it by up to 6 %, and by up to 16 % where their dropout masks are different ones; who
+leaves out every second batch is 25 to 45 % short.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ LOSS: Final = 0.05
 LOSS_BY_MASKS: Final = 0.1
 """By how much of it the mean losses of the first epoch may differ, with the same dropout masks and with others."""
 MOVED: Final = 0.15
+MOVED_BY_MASKS: Final = 0.22
 MOVED_AT_LAST: Final = 0.3
-"""By how much of it the ways that a kernel has moved may differ, after the first epoch and after the last."""
+"""By how much of it the ways that a kernel has moved may differ, after the first epoch and after the last; the second is for
+other dropout masks."""
 APART: Final = 1.0
 STEPS: Final = 64
 """How far apart all parameters may be after a first epoch of so many steps, as a part of how far they have moved. Honest
@@ -60,7 +62,7 @@ def differences(workload: Workload, one: Shown, other: Shown) -> list[str]:
         return [f"the mean loss of its first epoch is {loss:.4f}, not {expected:.4f}"]
     if one.first.keys() != start.keys() or any(one.first[name].shape != start[name].shape for name in start):
         return ["it has other parameters"]
-    found = _moved_otherwise(one.first, other.first, start, MOVED, "the first epoch")
+    found = _moved_otherwise(one.first, other.first, start, MOVED_BY_MASKS if masks else MOVED, "the first epoch")
     apart = _distance(one.first, other.first) / _distance(other.first, start)
     steps = -(-workload.count // workload.batch_size)
     if not masks and steps <= STEPS and not apart <= APART:
