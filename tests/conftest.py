@@ -69,3 +69,17 @@ def authors_machine(tmp_path_factory):
         "PIP_NO_INDEX": "1",
         "COLUMNS": "100",
     }
+
+
+# Read before any test clears it: most tests must not see the user's settings.
+_DATA_DIR = os.environ.get("CNNKIT_DATA_DIR")
+
+
+@pytest.fixture
+def real_data_dir():
+    """The folder with real mnist.npz and cifar10.npz. CNNKIT_REQUIRE_DATA=1 makes a lack of it a failure."""
+    if _DATA_DIR:
+        return _DATA_DIR
+    if os.environ.get("CNNKIT_REQUIRE_DATA") == "1":
+        pytest.fail("CNNKIT_REQUIRE_DATA=1, but CNNKIT_DATA_DIR names no folder with mnist.npz and cifar10.npz")
+    return pytest.skip("CNNKIT_DATA_DIR names no folder with mnist.npz and cifar10.npz")

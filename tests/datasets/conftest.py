@@ -1,13 +1,9 @@
 """Settings, servers and files for the tests of data sets."""
 
 import http.server
-import os
 import threading
 
 import pytest
-
-# Read before any test clears it: the tests of everything else must not see the user's settings.
-_DATA_DIR = os.environ.get("CNNKIT_DATA_DIR")
 
 
 @pytest.fixture(autouse=True)
@@ -17,16 +13,6 @@ def _own_settings(monkeypatch, tmp_path):
     monkeypatch.delenv("CNNKIT_DATA_MIRROR", raising=False)
     monkeypatch.setenv("CNNKIT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def real_data_dir():
-    """The folder with real mnist.npz and cifar10.npz. CNNKIT_REQUIRE_DATA=1 makes a lack of it a failure."""
-    if _DATA_DIR:
-        return _DATA_DIR
-    if os.environ.get("CNNKIT_REQUIRE_DATA") == "1":
-        pytest.fail("CNNKIT_REQUIRE_DATA=1, but CNNKIT_DATA_DIR names no folder with mnist.npz and cifar10.npz")
-    return pytest.skip("CNNKIT_DATA_DIR names no folder with mnist.npz and cifar10.npz")
 
 
 class Server:

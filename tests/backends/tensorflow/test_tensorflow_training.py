@@ -156,3 +156,16 @@ def test_more_images_than_are_predicted_at_once_come_back_in_their_order(make_ba
     program = make_backend().compile(model.plan(), {"0.kernel": np.full((1, 1), 3, np.float32)})
     images = np.arange(2 * CHUNK + 5, dtype=np.float32)[:, np.newaxis]
     assert np.array_equal(program.predict(images), 3 * images)
+
+
+@pytest.mark.data
+def test_seed_tf_learns_mnist_as_well_on_both_from_one_seed(real_data_dir):
+    train, test = cnnkit.load_dataset("mnist", real_data_dir)
+    preset = cnnkit.load_preset("seed-tf").for_data((28, 28, 1), 10)
+    train, test = train.limit(3000), test.limit(2000)
+    accuracy = {}
+    for backend in ("numpy", "tensorflow"):
+        run = cnnkit.fit(preset.model, train, backend=backend, optimizer=Adam(1e-3), batch_size=64, epochs=2, seed=0)
+        accuracy[backend] = cnnkit.evaluate(run.model, run.state.parameters, test, backend).accuracy
+    assert accuracy["numpy"] > 0.85
+    assert abs(accuracy["numpy"] - accuracy["tensorflow"]) < 0.003
