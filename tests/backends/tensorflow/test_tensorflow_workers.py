@@ -56,7 +56,23 @@ def config(ports, rank):
 def start(arguments, ports, rank, **settings):
     environment = os.environ | {"TF_CONFIG": config(ports, rank), "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "200"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, **pipes, **settings)
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, **pipes, **settings)
+    STARTED.append(process)
+    return process
+
+
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    """Where a test fails half-way, its workers would wait for each other."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def start_two(*arguments, **settings):
