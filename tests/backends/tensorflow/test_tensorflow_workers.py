@@ -281,7 +281,7 @@ def test_a_first_worker_that_is_killed_ends_the_others_and_each_resumes_from_a_f
         assert process.returncode == 0, err
     for rank in (0, 1):
         lacks = (tmp_path / f"lacks-{rank}.txt").read_text()
-        assert "the workers differ in step: 12 on worker 0 (127.0.0.1:" in lacks
+        assert "the workers differ in step: 12 on worker 0 (127.0.0.1:" in lacks, lacks
         assert "copy checkpoint.safetensors from the worker with the highest step" in lacks
         assert_same_bits(arrays(tmp_path / f"resumed-{rank}.npz"), arrays(together / f"long-{rank}.npz"))
     stalled, again, seconds = json.loads((tmp_path / "stalled.json").read_text())

@@ -51,7 +51,8 @@ def long_data():
     return Dataset(random.normal(size=(1500, 8, 7, 2)).astype("float32"), random.integers(0, 3, 1500))
 
 
-LONG_SETTINGS = {"optimizer": Adam(1e-3), "batch_size": 128, "epochs": 12, "seed": 5}
+LONG_SETTINGS = {"optimizer": Adam(1e-3), "batch_size": 128, "epochs": 12, "seed": 5, "checkpoint_seconds": 1000}
+"""Saved at each epoch's end only, however slow the machine is."""
 
 
 def trained(backend, precision="float32"):
