@@ -64,6 +64,29 @@ def test_the_gradient_of_a_strided_kernel_of_one_pixel_stays_within_its_memory(i
     assert lines == ["alive"]
 
 
+def test_a_kernel_that_stands_at_one_place_of_each_row_strides_past_no_row(in_a_process_of_its_own):
+    """oneDNN's own begins all rows but the first in the wrong place; fresh memory is filled with 0x5a, so it shows."""
+    lines = in_a_process_of_its_own(
+        """
+        import numpy as np
+        from cnnkit import Conv2D, Model
+        from cnnkit_tensorflow import plugin
+        backend = plugin.cnnkit_create_backend(None, "float32", {})
+        for width, kernel, strides, padding in ((3, 3, 2, 0), (5, 3, 4, 0), (6, 5, 3, 0), (1, 5, 4, 2)):
+            paddings = ((0, 0), (padding, padding))
+            layer = Conv2D(filters=2, kernel_size=(2, kernel), strides=(1, strides), padding=paddings, use_bias=False)
+            images = np.random.default_rng(0).uniform(1, 2, (3, 5, width, 1)).astype(np.float32)
+            model = Model(input_shape=(5, width, 1), layers=[layer])
+            output = backend.compile(model.plan(), {"0.kernel": np.ones((2, kernel, 1, 2), np.float32)}).predict(images)
+            rows = images[:, :, : kernel - padding, 0].sum(2)
+            right = (rows[:, :-1] + rows[:, 1:])[:, :, np.newaxis, np.newaxis]
+            print(output.shape, np.allclose(output, right))
+        """,
+        MALLOC_PERTURB_="165",
+    )
+    assert lines == ["(3, 4, 1, 2) True"] * 4
+
+
 @pytest.mark.parametrize("classes", [3, 10, 64, 1000])
 def test_nan_survives_softmax(make_backend, classes):
     model = Model(input_shape=(classes,), layers=[Softmax()])
