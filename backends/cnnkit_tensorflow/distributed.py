@@ -16,7 +16,7 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any, Final, final
 
@@ -29,11 +29,12 @@ from cnnkit.backend import TrainingProgram
 from cnnkit.errors import BackendError, DataError
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
-from cnnkit.randomness import dropout_mask
+from cnnkit.randomness import dropout_kept
 from cnnkit.state import TrainingState
 from cnnkit_tensorflow.distributed_team import Team
 from cnnkit_tensorflow.graphs import graphs_of
 from cnnkit_tensorflow.program import Place, TensorFlowProgram
+from cnnkit_tensorflow.update import update
 
 LANES: Final = 8
 """Numbers below 16 that make a checksum: so small that sums of their squares are exact in float32, of thousands of them."""
@@ -106,7 +107,7 @@ class TeamTrainingProgram(TrainingProgram):
     def _gradients(self, at: _Standing, images: Images, labels: Labels, call: str) -> tuple[float, Any]:
         """The mean loss of the whole batch and its gradient, a vector."""
         masks = [
-            dropout_mask(self.seed, at.step, op.layer, (len(images), *op.output_shape), op.rate) != 0
+            dropout_kept(self.seed, at.step, op.layer, (len(images), *op.output_shape), op.rate)
             for op in self.graphs[0].dropouts
         ]
 
@@ -171,17 +172,10 @@ class TeamTrainingProgram(TrainingProgram):
 
 @lru_cache(maxsize=64)
 def _update_of(optimizer: Optimizer, xla: bool) -> Callable[..., tuple[Any, tuple[Any, ...]]]:
-    """The graph of an update: clipping as in `Graphs`, then the optimizer's rule."""
-
-    def update(vector: Any, slots: tuple[Any, ...], gradient: Any, coefficients: Any) -> tuple[Any, tuple[Any, ...]]:
-        limit = optimizer.clip_global_norm
-        if limit is not None:
-            norm = tf.sqrt(tf.reduce_sum(tf.square(tf.cast(gradient, tf.float64))))
-            gradient *= tf.cast(tf.where(norm > limit, limit / norm, tf.ones_like(norm)), gradient.dtype)
-        vector, slots = optimizer.apply(vector, gradient, slots, tf.unstack(coefficients))
-        return vector, tuple(slots)
-
-    graph: Callable[..., tuple[Any, tuple[Any, ...]]] = tf.function(update, autograph=False, jit_compile=xla or None)
+    """The graph of an update, as `Graphs` has it in its step."""
+    graph: Callable[..., tuple[Any, tuple[Any, ...]]] = tf.function(
+        partial(update, optimizer), autograph=False, jit_compile=xla or None
+    )
     return graph
 
 

@@ -18,12 +18,12 @@ from cnnkit.plan import DropoutOp, Plan
 from cnnkit_tensorflow import mixed, network
 from cnnkit_tensorflow.layers import Run, Tensor
 from cnnkit_tensorflow.precisions import MIXED_FLOAT16, dtype_outside
+from cnnkit_tensorflow.update import Slots, update
 from cnnkit_tensorflow.vector import Layout
 
 KEPT: Final = 64
 """Plans whose graphs are kept, the latest ones."""
 
-Slots = tuple[Tensor, ...]
 Masks = Sequence[Tensor]
 
 
@@ -159,12 +159,8 @@ class Graphs:
         self, vector: Tensor, slots: Slots, coefficients: Tensor, images: Tensor, labels: Tensor, masks: Masks
     ) -> tuple[Tensor, Tensor, Slots]:
         loss, gradient = self._gradients(vector, images, labels, masks)
-        limit = self._optimizer.clip_global_norm
-        if limit is not None:
-            norm = tf.sqrt(tf.reduce_sum(tf.square(tf.cast(gradient, tf.float64))))
-            gradient *= tf.cast(tf.where(norm > limit, limit / norm, tf.ones_like(norm)), self.dtype)
-        vector, slots = self._optimizer.apply(vector, gradient, slots, tf.unstack(coefficients))
-        return loss, vector, tuple(slots)
+        vector, slots = update(self._optimizer, vector, slots, gradient, coefficients)
+        return loss, vector, slots
 
     def _epoch(
         self,
