@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -65,7 +66,7 @@ def import_(
 ) -> None:
     """Read a model of another program into a checkpoint. Nothing in the file is run."""
     path = out or Path(f"{file.stem}.safetensors")
-    if path.exists() and not force:
+    if _exists(path) and not force:
         raise OptionError(f"{path} is there already. Give another --out, or --force to replace it.")
     model, parameters = import_model(file, format_)
     save(path, model, parameters)
@@ -83,7 +84,7 @@ def import_(
 def _find(name_or_path: str, seed: int | None) -> tuple[Model, Parameters]:
     """A trained model; or, where `seed` is given, one that has learned nothing."""
     path = Path(name_or_path)
-    untrained = name_or_path in preset_names() or path.suffix in (".toml", ".json") or not path.exists()
+    untrained = name_or_path in preset_names() or path.suffix in (".toml", ".json") or not _exists(path)
     if not untrained:
         if seed is not None:
             raise OptionError(f"{path} holds learned numbers, and --seed would draw others. Leave --seed out.")
@@ -101,6 +102,11 @@ def _find(name_or_path: str, seed: int | None) -> tuple[Model, Parameters]:
             f"export it with initial numbers.{there}"
         )
     return model, initial_parameters(model, seed)
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there. Nothing is where nothing can be, such as at a name that is too long."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises OSError for such a name
 
 
 def _told(model: Model, parameters: Parameters) -> dict[str, object]:

@@ -69,16 +69,9 @@ def export_model(
     plan = model.plan()
     check_parameters(plan, parameters)
     rounded = _in_float32(plan, parameters)
-    if not overwrite and (path.is_symlink() or path.exists()) and not _is_empty_folder(path):
-        raise OptionError(
-            f"{path} is there already. Give another place, or say that it may be replaced: overwrite=True, on the command "
-            "line --force."
-        )
-    if not path.parent.is_dir():
-        raise OptionError(f"{path} cannot be written: there is no folder {path.parent}. Create the folder first.")
-    module = _load(name)
     try:
-        module.write(model, rounded, path)
+        _check_place(path, overwrite=overwrite)
+        _load(name).write(model, rounded, path)
     except OSError as error:
         raise CnnkitError(f"{path} cannot be written: {error.strerror or error}. Choose another place.") from error
     return path
@@ -173,6 +166,16 @@ def _in_float32(plan: Plan, parameters: Mapping[str, Array]) -> dict[str, Array]
                 "cannot hold. Export a model whose numbers are smaller."
             )
     return rounded
+
+
+def _check_place(path: Path, *, overwrite: bool) -> None:
+    if not overwrite and (path.is_symlink() or path.exists()) and not _is_empty_folder(path):
+        raise OptionError(
+            f"{path} is there already. Give another place, or say that it may be replaced: overwrite=True, on the command "
+            "line --force."
+        )
+    if not path.parent.is_dir():
+        raise OptionError(f"{path} cannot be written: there is no folder {path.parent}. Create the folder first.")
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -73,11 +73,12 @@ class Archive:
         return self.read(name)
 
     def _look(self) -> None:
-        if not self.path.is_file():
-            what = "it is a folder" if self.path.is_dir() else "there is no such file"
-            raise CheckpointError(f"cannot read {self.path}: {what}. Give a .keras file.")
-        with self._reporting(), self.path.open("rb") as file:
-            start = file.read(8)
+        with self._reporting():
+            if not self.path.is_file():
+                what = "it is a folder" if self.path.is_dir() else "there is no such file"
+                raise CheckpointError(f"cannot read {self.path}: {what}. Give a .keras file.")
+            with self.path.open("rb") as file:
+                start = file.read(8)
         if start.startswith(b"\x89HDF\r\n\x1a\n"):
             raise self.damage("it is an HDF5 file, the format of Keras before 3, or weights alone")
         if not start.startswith(b"PK\x03\x04"):

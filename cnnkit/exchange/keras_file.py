@@ -33,6 +33,12 @@ METADATA: Final = "metadata.json"
 
 LOADED_WITH: Final = "keras.saving.load_model({path})"
 
+DEEPEST: Final = 64
+"""Lists and tables in one another that are read at most. Keras nests fewer than ten; Python gives up at some hundreds."""
+
+LONGEST: Final = 100
+"""Digits of whole numbers that are read at most. A seed may have 40; Python prints no number of more than 4300."""
+
 
 def write(model: Model, parameters: Parameters, path: Path) -> None:
     """Write a `.keras` file, the same bytes for the same model. Raises `ModelError` for what Keras cannot say."""
@@ -68,10 +74,29 @@ def read(path: Path) -> tuple[Model, dict[str, Array]]:
 
 
 def _json(archive: Archive, name: str) -> Any:
+    """The contents of a member, in which nothing is so deep or so long that a later message could not show it."""
     try:
-        return json.loads(archive.read_text(name))
+        data = json.loads(archive.read_text(name), parse_int=_whole_number)
     except (ValueError, RecursionError) as error:
         raise archive.damage(f"its {name} is not JSON ({error})") from error
+    if _is_deeper(data, DEEPEST):
+        raise archive.damage(f"its {name} has more than {DEEPEST} lists and tables in one another")
+    return data
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > LONGEST:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _is_deeper(data: Any, levels: int) -> bool:
+    """Whether more than `levels` lists and tables hold one another."""
+    if not isinstance(data, (dict, list)):
+        return False
+    return levels == 0 or any(
+        _is_deeper(one, levels - 1) for one in (data.values() if isinstance(data, dict) else data)
+    )
 
 
 def _with_grayscale(reading: Reading, parameters: dict[str, Array]) -> Model:

@@ -88,6 +88,8 @@ def test_a_folder_called_like_a_preset_is_pointed_at(cnnkit, run):
         (["runs/one", "--format", "onyx"], 2, "there is no format 'onyx'; formats are keras, savedmodel"),
         (["runs/one", "--out", "one"], 2, "does not say in which format"),
         (["runs/one", "--out", "no/one.keras"], 2, "there is no folder no"),
+        (["runs/one", "--out", f"{'x' * 300}.keras"], 1, "cannot be written: File name too long"),
+        (["x" * 300, "--format", "keras"], 2, "there is no run folder, checkpoint or preset xxx"),
         (["npz", "--format", "keras"], 1, "is not a checkpoint"),
     ],
 )
@@ -162,6 +164,7 @@ def test_a_model_that_is_no_classifier_is_not_sent_to_be_judged(cnnkit):
     ("name", "data", "code", "message"),
     [
         ("none.keras", None, 1, "cannot read none.keras: there is no such file"),
+        (f"{'x' * 300}.keras", None, 1, "cannot read xxx"),
         ("text.keras", b"text", 1, "text.keras cannot be imported: it is no zip archive"),
         ("model.h5", b"", 2, "does not say in which format it is. Give --format"),
         ("old.savedmodel", b"", 2, "the format 'savedmodel' is only written"),

@@ -193,6 +193,12 @@ def test_a_folder_that_does_not_exist_is_not_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_place_that_cannot_be_looked_at_is_an_error_of_ours(overwrite, tmp_path):
+    with pytest.raises(CnnkitError, match=r"x\.keras cannot be written: File name too long"):
+        export_model(MODEL, PARAMETERS, tmp_path / ("x" * 300 + ".keras"), overwrite=overwrite)
+
+
 def test_a_file_in_the_place_of_a_folder_is_an_error_of_ours(tmp_path):
     (tmp_path / "model.keras").mkdir()
     with pytest.raises(CnnkitError, match=r"model\.keras cannot be written: .*irectory"):

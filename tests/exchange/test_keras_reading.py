@@ -482,6 +482,11 @@ def test_a_file_that_is_not_there_and_a_folder_are_errors(tmp_path):
             import_model(tmp_path / name)
 
 
+def test_a_place_that_cannot_be_looked_at_is_an_error_of_ours(tmp_path):
+    with pytest.raises(CheckpointError, match=r"cannot read .*x\.keras: "):
+        import_model(tmp_path / ("x" * 300 + ".keras"))
+
+
 @pytest.mark.parametrize("name", ["../outside.txt", "assets/words.txt", "model.weights.npz", "/etc/x", "config.json "])
 def test_a_member_that_does_not_belong_there_is_refused(name, file, tmp_path):
     before = set(tmp_path.rglob("*"))
@@ -530,6 +535,25 @@ def test_endless_text_is_not_unpacked(file):
 def test_what_is_no_json_is_damaged(text, name, file):
     with pytest.raises(CheckpointError, match=f"its {name} is not JSON"):
         import_model(file(**{name: text}))
+
+
+@pytest.mark.parametrize(("deep", "error"), [(59, ModelError), (60, CheckpointError)], ids=["64 in all", "65 in all"])
+def test_no_more_than_64_lists_and_tables_hold_one_another(deep, error, file, config):
+    layers_of(config)[1]["config"]["filters"] = "here"
+    path = file(**{"config.json": json.dumps(config).replace('"here"', "[" * deep + "]" * deep).encode()})
+    with pytest.raises(error, match=r"filters is|its config\.json has more than 64 lists"):
+        import_model(path)
+
+
+@pytest.mark.parametrize(("digits", "error"), [(100, "bytes of weights"), (101, "a number of 101 digits")])
+@pytest.mark.parametrize("option", ["filters", "kernel_size", "dilation_rate"])
+def test_a_number_too_long_for_a_message_is_damaged(digits, error, option, file, config):
+    long = int("9" * digits)
+    layers_of(config)[0]["config"]["batch_shape"] = [None, long, long, long]
+    layers_of(config)[1]["config"] |= {"padding": "same", option: long}
+    layers_of(config)[3]["config"]["units"] = long
+    with pytest.raises(CheckpointError, match=error):
+        import_model(file(config))
 
 
 def test_an_encrypted_member_is_an_error_of_ours(file):
