@@ -21,7 +21,7 @@ from cnnkit.state import TrainingState
 from cnnkit_tensorflow.graphs import Graphs, graphs_of
 from cnnkit_tensorflow.masks import Kept, Masks
 from cnnkit_tensorflow.precisions import TF32, dtype_outside
-from cnnkit_tensorflow.settings import undisturbed
+from cnnkit_tensorflow.settings import as_written, undisturbed
 
 CHUNK: Final = 256
 """Images that go through the layers at once in `predict`, so that memory does not grow with the batch."""
@@ -68,6 +68,7 @@ class TensorFlowProgram(Program):
         with place.undisturbed():
             self.vector = tf.constant(self.graphs.layout.pack(parameters, place.dtype))
 
+    @as_written
     def predict(self, images: Images) -> Array:
         images = check_images(images, self.plan.input_shape, self.place.dtype)
         with self.place.undisturbed():
@@ -120,11 +121,13 @@ class TensorFlowTrainingProgram(TrainingProgram):
             slots = tuple(tf.constant(layout.pack(state.slots[name], place.dtype)) for name in optimizer.slot_names)
             self.standing = _Standing(vector, slots, int(state.step))
 
+    @as_written
     def predict(self, images: Images) -> Array:
         images = check_images(images, self.plan.input_shape, self.place.dtype)
         with self.place.undisturbed():
             return _predict(self.predicting, self.standing.vector, images, self.place.dtype)
 
+    @as_written
     def gradients(self, images: Images, labels: Labels) -> tuple[float, dict[str, Array]]:
         images, labels = self._checked(images, labels)
         at = self.standing
@@ -134,6 +137,7 @@ class TensorFlowTrainingProgram(TrainingProgram):
             loss, gradient = self.graphs.gradients(at.vector, *batch, masks)
             return float(loss), self._copied(gradient)
 
+    @as_written
     def step(self, images: Images, labels: Labels) -> float:
         images, labels = self._checked(images, labels)
         with self.lock, self.place.undisturbed():
@@ -145,6 +149,7 @@ class TensorFlowTrainingProgram(TrainingProgram):
             self.standing = _Standing(vector, slots, at.step + 1)
             return float(loss)
 
+    @as_written
     def epoch(self, images: Images, labels: Labels, order: NDArray[np.int64], batch_size: int) -> EpochTotals:
         """As the contract says. Arrays that come again are taken to be unchanged."""
         images = check_images(images, self.plan.input_shape, self.place.dtype)

@@ -8,16 +8,19 @@ runs anything, on the CPU too, and other engines find none.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import tensorflow as tf
 
 from cnnkit.errors import BackendError, BackendOptionError
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class _Rounding:
@@ -72,13 +75,35 @@ class _Rounding:
 _rounding: Final = _Rounding()
 
 
+class _Process:
+    """The process that TensorFlow runs in. A fork copies none of its threads, and a call in the copy would wait for them."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def require_this(self) -> None:
+        """From the first time on it is this one. A `BackendError` in a fork of it."""
+        if self.number is None:
+            self.number = os.getpid()
+        elif self.number != os.getpid():
+            raise BackendError(
+                "backend 'tensorflow' was called in a fork of a process in which it had run already, where TensorFlow "
+                "never returns. Start processes afresh, with multiprocessing.get_context('spawn'), or use the backend "
+                "only after the fork."
+            )
+
+
+_process: Final = _Process()
+
+
 @contextmanager
 def undisturbed(device: str, *, tf32: bool = False) -> Iterator[None]:
     """Run what is inside on `device`, at once and in full precision, also while the caller traces a function.
 
     With `tf32` float32 products may be rounded to TF32 inside. The two kinds exclude each other between threads.
-    Raises `BackendError` inside of a `tf.Graph()`, where TensorFlow runs nothing.
+    Raises `BackendError` where TensorFlow runs nothing: inside of a `tf.Graph()`, and in a fork of a process that it runs in.
     """
+    _process.require_this()
     _rounding.enter(tf32)
     try:
         with tf.init_scope(), tf.device(device):
@@ -90,6 +115,11 @@ def undisturbed(device: str, *, tf32: bool = False) -> Iterator[None]:
             yield
     finally:
         _rounding.leave()
+
+
+def as_written(method: Method) -> Method:
+    """`method`, run as Python where a caller traces a function: AutoGraph would make tensors of its numbers."""
+    return cast("Method", tf.autograph.experimental.do_not_convert(method))
 
 
 def find_device(device: str | None) -> tuple[str, str]:

@@ -1,9 +1,11 @@
 """What TensorFlow keeps for a whole process: each of these tests would spoil the process of the others."""
 
+import os
+
 import numpy as np
 import pytest
 
-from cnnkit import BackendError, Conv2D, Flatten, Model
+from cnnkit import SGD, BackendError, Conv2D, Dense, EpochTotals, Flatten, Model, Softmax, initial_state
 
 TRAIN = """
     import logging, os, random, warnings
@@ -251,6 +253,55 @@ def test_rounding_is_given_back_after_an_error_and_by_the_last_who_leaves(tf):
         assert enabled()
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@pytest.mark.parametrize("call", ["gradients", "step", "epoch"])
+def test_what_comes_out_while_the_caller_traces_a_function_is_a_number_of_python(tf, make_backend, call):
+    model = Model(input_shape=(4, 4, 1), layers=[Flatten(), Dense(units=3), Softmax()])
+    state = initial_state(model, SGD(learning_rate=0.1))
+    program = make_backend().compile_training(model.plan(), state, SGD(learning_rate=0.1))
+    more = (np.arange(2), 2) if call == "epoch" else ()
+    results = []
+
+    @tf.function
+    def caller():
+        results.append(getattr(program, call)(IMAGES, np.zeros(2, int), *more))
+
+    caller()
+    number = {"gradients": lambda result: result[0], "step": float, "epoch": lambda result: result.loss_sum}[call]
+    assert type(number(results[0])) is float
+    assert type(results[0]) in (float, tuple, EpochTotals)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+def test_a_fork_of_a_process_that_tensorflow_runs_in_is_told_so_and_does_not_hang(in_a_process_of_its_own):
+    lines = in_a_process_of_its_own(
+        TRAIN
+        + """
+    def in_a_fork(call):
+        sys.stdout.flush()
+        if os.fork() == 0:
+            signal.alarm(60)  # who hangs is ended without a word
+            try:
+                call()
+                print("done", flush=True)
+            except BackendError as error:
+                print(str(error)[:66], flush=True)
+            finally:
+                os._exit(0)
+        os.wait()
+
+    import signal, sys
+    from cnnkit import BackendError
+    in_a_fork(train)
+    program = plugin.cnnkit_create_backend(None, "float32", {}).compile(model.plan(), train().parameters)
+    in_a_fork(train)
+    in_a_fork(lambda: program.predict(images))
+    print(program.predict(images).shape)
+    """
+    )
+    refused = "backend 'tensorflow' was called in a fork of a process in which it had"
+    assert lines == ["done", refused[:66], refused[:66], "(5, 3)"]
 
 
 def test_a_program_runs_while_the_caller_traces_a_function(tf, program):
