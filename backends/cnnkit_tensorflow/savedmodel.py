@@ -17,6 +17,7 @@ The graph is that of the backend; TensorFlow writes it without devices, so it ru
 from __future__ import annotations
 
 import importlib.util
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -82,7 +83,13 @@ def _save(plan: Plan, parameters: Parameters, folder: Path) -> None:
             return tf.function(lambda images: {output: run(images)}, input_signature=[images], autograph=False)
 
         signatures = {"serving_default": signature(tf.float32), "serving_uint8": signature(tf.uint8)}
-        tf.saved_model.save(module, str(folder), signatures)
+        try:
+            tf.saved_model.save(module, str(folder), signatures)
+        except (
+            tf.errors.OpError
+        ) as error:  # TensorFlow's own classes, also for a full disk: "{{node}} FILE; reason [Op:SaveV2]"
+            reason = re.sub(r" \[Op:\w+\]$", "", error.message).rpartition("; ")[2]
+            raise OSError(reason) from error
 
 
 def _check_place(path: Path) -> None:

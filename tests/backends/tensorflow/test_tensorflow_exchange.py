@@ -348,6 +348,21 @@ def test_a_failure_on_the_way_leaves_the_old_one_and_nothing_else(at, folder, mo
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_what_tensorflow_itself_cannot_write_is_an_error_of_ours(folder):
+    resource = pytest.importorskip("resource", reason="Windows limits no files")
+    before = (folder / "saved_model.pb").read_bytes()
+    large = Model(input_shape=(1000,), layers=[Dense(units=1000)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))  # as a disk that is full after so many bytes
+    try:
+        with pytest.raises(CnnkitError, match=r"model\.savedmodel cannot be written: File too large\. Choose another"):
+            export_model(large, parameters_of(large), folder, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (folder / "saved_model.pb").read_bytes() == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 def test_inside_of_a_graph_it_is_an_error_that_says_so(tmp_path, tf):
     with tf.Graph().as_default(), pytest.raises(BackendError, match=r"inside of a tf\.Graph\(\)"):
         export_model(MODELS["dense only"], parameters_of(MODELS["dense only"]), tmp_path / "model.savedmodel")
