@@ -13,14 +13,23 @@ import pytest
 REASON = "TensorFlow is not installed: python -m pip install 'cnnkit[tensorflow]'"
 
 
-@pytest.fixture(autouse=True)
-def tf():
-    """TensorFlow, or the reason why there is no test."""
+def _is_there():
     spec = importlib.util.find_spec("tensorflow")
-    if spec is None or spec.origin is None:  # this very folder may look like a package of that name
-        if os.environ.get("CNNKIT_REQUIRE_TENSORFLOW") == "1":
-            pytest.fail(f"CNNKIT_REQUIRE_TENSORFLOW=1, but {REASON}")
-        pytest.skip(REASON)
+    return spec is not None and spec.origin is not None  # this very folder may look like a package of that name
+
+
+def pytest_collection_modifyitems(items):
+    if not _is_there() and os.environ.get("CNNKIT_REQUIRE_TENSORFLOW") != "1":
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason=REASON))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tf():
+    """TensorFlow. It comes before all other fixtures."""
+    if not _is_there():
+        pytest.fail(f"CNNKIT_REQUIRE_TENSORFLOW=1, but {REASON}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of TensorFlow's own imports
         return importlib.import_module("tensorflow")
