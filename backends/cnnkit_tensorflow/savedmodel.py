@@ -106,11 +106,13 @@ def _put(unfinished: Path, path: Path) -> None:
         unfinished.rename(path)
         return
     aside = path.with_name(f".cnnkit-{secrets.token_hex(8)}.old")
-    path.rename(aside)
     try:
+        path.rename(aside)
         unfinished.rename(path)
-    except BaseException:  # Ctrl-C too
-        aside.rename(path)
+    except BaseException:  # Ctrl-C too, which may also come right behind either of them
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
         raise
     try:
         shutil.rmtree(aside)
@@ -118,3 +120,6 @@ def _put(unfinished: Path, path: Path) -> None:
         raise CnnkitError(
             f"{path} is written, but what was there before is still in {aside}: {error}. Remove it."
         ) from error
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

@@ -348,6 +348,29 @@ def test_a_failure_on_the_way_leaves_the_old_one_and_nothing_else(at, folder, mo
     assert list(folder.parent.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize(("at", "new"), [("aside", False), ("put", True), ("removed", True)])
+def test_ctrl_c_right_behind_a_step_leaves_the_old_or_the_new_one_and_nothing_else(at, new, folder, monkeypatch):
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def renamed(self, target):
+        rename(self, target)
+        if at == {".old": "aside", ".savedmodel": "put"}[Path(target).suffix] and self.suffix != ".old":
+            raise KeyboardInterrupt
+
+    def removed(place, ignore_errors=False):
+        if at == "removed" and not ignore_errors:
+            raise KeyboardInterrupt
+        rmtree(place, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(MODELS["conv"], parameters_of(MODELS["conv"]), folder, overwrite=True)
+    assert list(folder.parent.iterdir()) == [folder]
+    left = Model.from_json((folder / "assets.extra" / "model.json").read_bytes())
+    assert left == MODELS["conv" if new else "dense only"]
+
+
 def test_what_tensorflow_itself_cannot_write_is_an_error_of_ours(folder):
     resource = pytest.importorskip("resource", reason="Windows limits no files")
     before = (folder / "saved_model.pb").read_bytes()
