@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Final, TypeAlias, final
 
 import numpy as np
@@ -49,15 +50,38 @@ class Masks:
             return
         steps = max(1, PART_BYTES // batch_bytes)
         starts = range(0, count, steps * batch_size)
-        with ThreadPoolExecutor(1, "dropout") as drawer:
 
-            def draw(number: int) -> Kept:
-                rest = count - starts[number]
-                return self.draw(step + number * steps, min(rest, steps * batch_size), batch_size)
+        def draw(number: int) -> Kept:
+            rest = count - starts[number]
+            return self.draw(step + number * steps, min(rest, steps * batch_size), batch_size)
 
-            coming = drawer.submit(draw, 0)
-            for number, start in enumerate(starts):
-                kept = coming.result()
-                if number + 1 < len(starts):
-                    coming = drawer.submit(draw, number + 1)
+        kept = draw(0)
+        for number, start in enumerate(starts):
+            coming = _Ahead(draw, number + 1) if number + 1 < len(starts) else None
+            try:
                 yield slice(start, start + steps * batch_size), kept
+            finally:  # also where the epoch ends early: nobody draws behind the caller's back
+                if coming:
+                    coming.join()
+            if coming:
+                kept = coming.drawn.result()
+
+
+@final
+class _Ahead(threading.Thread):
+    """Draws part `number`, and has it when it is joined.
+
+    It is no pool: a pool takes nothing more once the main thread has ended, and another thread may still train then.
+    """
+
+    def __init__(self, draw: Callable[[int], Kept], number: int) -> None:
+        super().__init__(name="dropout")
+        self.draw, self.number = draw, number
+        self.drawn: Future[Kept] = Future()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.drawn.set_result(self.draw(self.number))
+        except BaseException as error:  # noqa: BLE001 - `result` raises it
+            self.drawn.set_exception(error)

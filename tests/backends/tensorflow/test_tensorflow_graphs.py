@@ -1,6 +1,7 @@
 """How often graphs are traced, and what stays on the device between two epochs."""
 
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -115,6 +116,52 @@ def test_an_epoch_whose_masks_come_in_parts_is_the_same_epoch(make_backend, monk
     assert all(same_state(state, states[0]) for state in states)
     assert states[0].step == len(calls[1]) == -(-11 // batch_size)
     assert len(calls[1 << 20]) == 1
+
+
+def test_masks_that_cannot_be_drawn_end_an_epoch_after_whole_steps_and_it_goes_on_from_there(make_backend, monkeypatch):
+    from cnnkit_tensorflow import masks as module
+
+    images, labels = drawn(11)
+    whole, program = training(make_backend(), Adam()), training(make_backend(), Adam())
+    whole.epoch(images, labels, np.arange(11), 2)
+    draw, threads = module.dropout_kept, threading.active_count()
+
+    def fails_later(seed, step, *more):
+        if step == 3:
+            raise MemoryError("no room for masks")
+        return draw(seed, step, *more)
+
+    monkeypatch.setattr(module, "PART_BYTES", 1)
+    monkeypatch.setattr(module, "dropout_kept", fails_later)
+    with pytest.raises(MemoryError, match="no room for masks"):
+        program.epoch(images, labels, np.arange(11), 2)
+    monkeypatch.undo()
+    assert (program.state().step, threading.active_count()) == (3, threads)
+    program.epoch(images, labels, np.arange(6, 11), 2)
+    assert same_state(program.state(), whole.state())
+
+
+def test_a_thread_trains_on_with_dropout_when_the_main_thread_has_ended(in_a_process_of_its_own):
+    lines = in_a_process_of_its_own(
+        """
+        import threading
+        import numpy as np
+        from cnnkit import SGD, Dense, Dropout, Flatten, Model, Softmax, initial_state
+        from cnnkit_tensorflow import masks, plugin
+        masks.PART_BYTES = 1
+        layers = [Flatten(), Dropout(rate=0.5), Dense(units=3), Softmax()]
+        model = Model(input_shape=(3, 4, 1), layers=layers)
+        backend = plugin.cnnkit_create_backend(None, "float32", {})
+        program = backend.compile_training(model.plan(), initial_state(model, SGD(0.1)), SGD(0.1))
+
+        def train():
+            threading.main_thread().join()
+            print(program.epoch(np.ones((9, 3, 4, 1), np.float32), np.zeros(9, int), np.arange(9), 2).count)
+
+        threading.Thread(target=train).start()
+        """
+    )
+    assert lines == ["9"]
 
 
 def test_the_mask_is_the_one_that_the_core_draws(make_backend):
