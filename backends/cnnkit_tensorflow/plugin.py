@@ -40,6 +40,9 @@ from cnnkit_tensorflow.precisions import ROUNDED, TF32
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tf-nightly", "tf-nightly-cpu")
 GPU_FIX = "Use device='cpu', or install TensorFlow with its GPU libraries: python -m pip install 'tensorflow[and-cuda]'"
 
+MOST_THREADS: Final = 1024
+"""TensorFlow starts twice as many when it first runs. With tens of thousands it hangs, and 2**31 it does not refuse here."""
+
 TIMEOUT: Final = 300
 """How many seconds a worker waits for another, where nothing else is said."""
 
@@ -76,10 +79,12 @@ def cnnkit_create_backend(device: str | None, precision: str, options: Mapping[s
     known = ["threads", "xla", "deterministic", "strategy", "replicas", "timeout", "own_folders"]
     reject_unknown_options("tensorflow", options, known=known)
     threads = options.get("threads")
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+    if threads is not None and (
+        isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS
+    ):
         raise BackendOptionError(
-            f"backend 'tensorflow': threads is {threads!r}; expected a whole number of at least 1, or None for as many "
-            "as TensorFlow is set to. Use for example threads=2."
+            f"backend 'tensorflow': threads is {threads!r}; expected a whole number from 1 to {MOST_THREADS}, or None for "
+            "as many as TensorFlow is set to. Use for example threads=2."
         )
     for name in ("xla", "deterministic", "own_folders"):
         if not isinstance(options.get(name, False), bool):
