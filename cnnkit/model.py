@@ -6,6 +6,7 @@ import difflib
 import json
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, cast
 
@@ -112,7 +113,7 @@ def _check_class_names(value: Any) -> Any:
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(name, str) and name for name in value):
         raise _wrong("a list of names, one for each class", "Use for example ['cat', 'dog']")
     if len(set(value)) != len(value):
-        twice = next(name for name in value if list(value).count(name) > 1)
+        twice = next(name for name, count in Counter(value).items() if count > 1)
         raise _wrong("names that differ from one another", f"Rename one of the classes called {twice!r}")
     return value
 
