@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
+from inspect import signature
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,10 @@ def fit(
         NonFiniteLoss: The loss became NaN or infinite; names the step and the layer.
         KeyboardInterrupt: After Ctrl-C; with `out`, the run is saved and the message says where.
     """
+    for name in settings.keys() - signature(iter_fit).parameters.keys():
+        raise TypeError(
+            f"fit() has no argument {name!r}. An option of the backend goes into options, as in options={{{name!r}: ...}}."
+        )
     events = iter_fit(model, data, validation, backend, optimizer, batch_size, epochs, seed, **settings)
     while True:
         try:

@@ -89,6 +89,11 @@ def test_the_same_seed_ends_in_the_same_bits_and_another_seed_does_not():
     assert not np.array_equal(one.state.parameters["5.kernel"], other.state.parameters["5.kernel"])
 
 
+def test_an_option_of_a_backend_that_is_given_as_an_argument_is_told_where_it_goes():
+    with pytest.raises(TypeError, match=r"fit\(\) has no argument 'threads'\. .* options=\{'threads': \.\.\.\}"):
+        fit(MODEL, data_of(3), threads=2)
+
+
 def test_fit_changes_neither_model_nor_data_and_ends_where_a_loop_over_step_ends():
     data = data_of(23)
     images, labels = data.images.copy(), data.labels.copy()

@@ -39,6 +39,10 @@ from cnnkit_tensorflow.precisions import ROUNDED, TF32
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-intel", "tf-nightly", "tf-nightly-cpu")
 GPU_FIX = "Use device='cpu', or install TensorFlow with its GPU libraries: python -m pip install 'tensorflow[and-cuda]'"
+CPU_BUILD_FIX = (
+    "Use device='cpu', or put the build with GPUs in its place: python -m pip uninstall {}, then "
+    "python -m pip install 'tensorflow[and-cuda]'"
+)
 
 MOST_THREADS: Final = 1024
 """TensorFlow starts twice as many when it first runs. With tens of thousands it hangs, and 2**31 it does not refuse here."""
@@ -60,7 +64,9 @@ def cnnkit_probe(device: str | None) -> Availability:
             ["cpu"],
         )
     if device not in (None, "cpu") and distribution.endswith("-cpu"):
-        return Availability.no_device(f"runs on {distribution}, which is built without GPUs", GPU_FIX, ["cpu"])
+        return Availability.no_device(
+            f"runs on {distribution}, which is built without GPUs", CPU_BUILD_FIX.format(distribution), ["cpu"]
+        )
     return Availability.ready(["cpu"], {distribution: version})
 
 

@@ -96,10 +96,14 @@ def batches(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", help=f"{', '.join(MODELS)}, a preset or a model file; may be given several times."
+            "--model",
+            "-m",
+            help=f"{', '.join(MODELS)}, a preset or a model file; may be given several times. Default: seed-tf and d.",
         ),
     ] = None,
-    backend: Annotated[list[str] | None, typer.Option("--backend", "-b", help="May be given several times.")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option("--backend", "-b", help="May be given several times. Default: numpy.")
+    ] = None,
     peer: Annotated[
         list[str] | None,
         typer.Option("--peer", "-p", help=f"{', '.join(PEERS)}; may be given several times. All where none is given."),

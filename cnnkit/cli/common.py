@@ -27,7 +27,8 @@ notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
 """Progress and remarks do not mix with results."""
 
 BackendOption = Annotated[
-    str | None, typer.Option("--backend", "-b", help="Name of a backend, or several in the order to try: cupy,numpy.")
+    str | None,
+    typer.Option("--backend", "-b", help="Name of a backend, or several in the order to try: tensorflow,numpy."),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend, such as cpu or gpu:0.")]
 JudgedPrecisionOption = Annotated[str, typer.Option(help="float32 or float64.")]

@@ -28,7 +28,7 @@ from cnnkit.history import EarlyStopping, EpochRecord, Event, Run
 from cnnkit.history import Progress as PieceDone
 from cnnkit.model import Model
 from cnnkit.optimizers import SGD, Adam, AdamW, Optimizer, optimizer_to_dict
-from cnnkit.plugins import get_backend
+from cnnkit.plugins import get_backend, status
 from cnnkit.presets import Preset, preset_names
 from cnnkit.running import RUN_FILES
 from cnnkit.training import fit
@@ -414,7 +414,12 @@ def _judged(
         "history": [record.to_dict() for record in run.history],
         "message": run.message,
         "out": str(run.out) if backend.leads else None,
-        "versions": {"cnnkit": cnnkit.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {
+            "cnnkit": cnnkit.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            **status(run.backend).versions,
+        },
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from cnnkit.arrays import Array, Parameters
-from cnnkit.errors import ModelError, Problem
+from cnnkit.errors import ModelError, OptionError, Problem
 from cnnkit.exchange.archive import Archive
 from cnnkit.exchange.from_keras import Reading, from_keras
 from cnnkit.exchange.to_keras import grayscale_kernel, sequential, to_keras
@@ -31,7 +31,7 @@ CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.weights.h5"
 METADATA: Final = "metadata.json"
 
-LOADED_WITH: Final = "keras.saving.load_model({path})"
+LOADED_WITH: Final = "model = keras.saving.load_model({path})"
 
 DEEPEST: Final = 64
 """Lists and tables in one another that are read at most. Keras nests fewer than ten; Python gives up at some hundreds."""
@@ -42,6 +42,8 @@ LONGEST: Final = 100
 
 def write(model: Model, parameters: Parameters, path: Path) -> None:
     """Write a `.keras` file, the same bytes for the same model. Raises `ModelError` for what Keras cannot say."""
+    if path.suffix != ".keras":
+        raise OptionError(f"Keras opens only files whose names end in .keras, not {path}. Name it {path.name}.keras.")
     layers = to_keras(model.plan(), parameters)
     metadata = {"keras_version": "3.0.0", "cnnkit": {"model": model.to_dict()}}  # the first Keras with this layout
     members = {

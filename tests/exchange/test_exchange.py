@@ -68,7 +68,7 @@ def test_the_format_may_be_said_where_the_name_does_not_say_it(install, tmp_path
 
 
 def test_a_line_that_loads_a_file_has_its_path_quoted():
-    assert how_to_load("it's.keras") == """keras.saving.load_model("it's.keras")"""
+    assert how_to_load("it's.keras") == """model = keras.saving.load_model("it's.keras")"""
 
 
 def test_looking_at_formats_imports_none_of_them():

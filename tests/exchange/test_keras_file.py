@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from models import MODELS, classifier, parameters_of, random_model
 
-from cnnkit import AvgPool2D, Conv2D, Flatten, Grayscale, MaxPool2D, Model, ModelError
+from cnnkit import AvgPool2D, Conv2D, Flatten, Grayscale, MaxPool2D, Model, ModelError, OptionError
 from cnnkit.exchange import export_model, import_model
 
 
@@ -47,6 +47,13 @@ def test_the_same_model_makes_the_same_bytes(tmp_path):
     assert one == other
     with zipfile.ZipFile(tmp_path / "a.keras") as archive:
         assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_a_name_that_keras_would_not_open_is_refused_before_anything_is_written(tmp_path):
+    model = classifier()
+    with pytest.raises(OptionError, match=r"only files whose names end in \.keras.* Name it mine\.keras\."):
+        export_model(model, parameters_of(model), tmp_path / "mine", "keras")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_neither_keras_nor_tensorflow_is_imported(tmp_path):
