@@ -34,6 +34,7 @@ from cnnkit.state import TrainingState
 from cnnkit_tensorflow.distributed_team import Team
 from cnnkit_tensorflow.graphs import graphs_of
 from cnnkit_tensorflow.program import Place, TensorFlowProgram
+from cnnkit_tensorflow.settings import as_written
 from cnnkit_tensorflow.update import update
 
 LANES: Final = 8
@@ -76,16 +77,19 @@ class TeamTrainingProgram(TrainingProgram):
             vector, *slots = map(tf.constant, packed)
             self.standing = _Standing(vector, tuple(slots), int(state.step))
 
+    @as_written
     def predict(self, images: Images) -> Array:
         at = self.standing
         return TensorFlowProgram(self.plan, self._copied(at.vector), self.place).predict(images)
 
+    @as_written
     def gradients(self, images: Images, labels: Labels) -> tuple[float, dict[str, Array]]:
         images, labels = self._checked(images, labels)
         with self.lock:
             loss, gradient = self._gradients(self.standing, images, labels, "gradients")
             return loss, self._copied(gradient)
 
+    @as_written
     def step(self, images: Images, labels: Labels) -> float:
         images, labels = self._checked(images, labels)
         with self.lock:
@@ -96,6 +100,8 @@ class TeamTrainingProgram(TrainingProgram):
                 vector, slots = self.update(at.vector, at.slots, gradient, coefficients)
             self.standing = _Standing(vector, slots, at.step + 1)
             return loss
+
+    epoch = as_written(TrainingProgram.epoch)
 
     def state(self) -> TrainingState:
         at = self.standing

@@ -576,3 +576,37 @@ def test_the_two_processes_of_the_page_train(tmp_path):
     assert len(ends[0]) == 1
     assert ends[0] == ends[1]
     assert sorted(each.name for each in tmp_path.iterdir()) == ["run", "worker-1.txt"]
+
+
+def test_a_team_stays_python_inside_of_a_function_that_tensorflow_traces(in_a_process_of_its_own, tmp_path):
+    # In a file, for AutoGraph rewrites only what it can read.
+    (tmp_path / "caller.py").write_text(
+        textwrap.dedent(
+            """
+            import numpy as np
+            import tensorflow as tf
+            images, labels, found = np.ones((6, 4), np.float32), np.zeros(6, np.int64), []
+
+            @tf.function
+            def traced(program):
+                found.append(program.epoch(images, labels, np.arange(6), 4).loss_sum)
+                found.append(program.step(images, labels))
+                found.append(program.gradients(images, labels)[0])
+            """
+        )
+    )
+    lines = in_a_process_of_its_own(
+        f"""
+        import sys
+        from cnnkit import SGD, Dense, Model, Softmax, initial_state
+        from cnnkit_tensorflow import plugin
+        backend = plugin.cnnkit_create_backend(None, "float32", {{"strategy": "mirrored", "replicas": 2}})
+        model = Model(input_shape=(4,), layers=[Dense(units=2), Softmax()])
+        program = backend.compile_training(model.plan(), initial_state(model, SGD(0.1)), SGD(0.1))
+        sys.path.insert(0, {str(tmp_path)!r})
+        from caller import found, traced
+        traced(program)
+        print(*(type(each).__name__ for each in found), program.state().step)
+        """
+    )
+    assert lines == ["float float float 3"]
