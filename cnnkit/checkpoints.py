@@ -34,7 +34,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Checkpoint:
 
     path: Path
     model: Model
-    parameters: dict[str, Array]
+    parameters: dict[str, Array] = field(repr=False)  # they would fill pages
     """By name, in the order of the plan; float32 or float64."""
     state: TrainingState | None
     """Where training stood; None in a file that holds parameters alone. Its parameters are `parameters`."""

@@ -77,6 +77,12 @@ def test_everything_comes_back_to_the_last_bit(tmp_path, precision):
     assert list(found.parameters) == ["1.kernel", "1.bias", "3.kernel"]
 
 
+def test_what_was_loaded_prints_without_its_arrays(tmp_path):
+    found = load(save(tmp_path / "run.safetensors", MODEL, a_state("float32"), optimizer=ADAM))
+    assert "array(" not in repr(found)
+    assert "TrainingState(" in repr(found)
+
+
 def test_nan_payloads_infinities_and_minus_zero_keep_their_bits(tmp_path):
     patterns = np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0x7F800000, 0xFF800000, 0x80000000, 0x00000001], np.uint32)
     parameters = initial_parameters(MODEL)
