@@ -569,6 +569,7 @@ def test_a_process_that_does_not_lead_may_begin_where_another_has_begun(tmp_path
     assert contents(tmp_path / "run") == before
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_in_a_process_that_does_not_lead_says_who_saves(tmp_path):
     train(tmp_path / "run", epochs=1)
     before = contents(tmp_path / "run")
