@@ -29,10 +29,10 @@ from cnnkit.backend import TrainingProgram
 from cnnkit.errors import BackendError, DataError
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
-from cnnkit.randomness import dropout_kept
 from cnnkit.state import TrainingState
 from cnnkit_tensorflow.distributed_team import Team
 from cnnkit_tensorflow.graphs import graphs_of
+from cnnkit_tensorflow.masks import Masks
 from cnnkit_tensorflow.program import Place, TensorFlowProgram
 from cnnkit_tensorflow.settings import as_written
 from cnnkit_tensorflow.update import update
@@ -63,6 +63,7 @@ class TeamTrainingProgram(TrainingProgram):
         self.place = self.places[0]
         self.seed = int(state.seed)
         self.graphs = [graphs_of(plan, optimizer, place.precision, at.device, xla=place.xla) for at in self.places]
+        self.masks = Masks(self.graphs[0].dropouts, self.seed)
         self.update = _update_of(optimizer, place.xla)
         self.lock = threading.Lock()
         layout = self.graphs[0].layout
@@ -112,10 +113,7 @@ class TeamTrainingProgram(TrainingProgram):
 
     def _gradients(self, at: _Standing, images: Images, labels: Labels, call: str) -> tuple[float, Any]:
         """The mean loss of the whole batch and its gradient, a vector."""
-        masks = [
-            dropout_kept(self.seed, at.step, op.layer, (len(images), *op.output_shape), op.rate)
-            for op in self.graphs[0].dropouts
-        ]
+        masks = self.masks.draw(at.step, len(images), len(images))
 
         def hand_in(number: int) -> Any:
             piece = self.team.pieces(len(images))[number]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cnnkit import Conv2D, Dense, Dropout, Flatten, MaxPool2D, Model, Rescale, Softmax
-from cnnkit.bench.batches import PEERS, Workload, backend_entries, peer_entries, race
+from cnnkit.bench.batches import Workload, backend_entries, peer_entries, race
 
 WORK = Workload(
     Model(
@@ -26,12 +26,6 @@ WORK = Workload(
     batch_size=16,
     threads=2,
 )
-
-
-@pytest.fixture(autouse=True)
-def _keras():
-    if not PEERS["keras"].installed:
-        pytest.skip("Keras is not installed: python -m pip install 'cnnkit[peers-tensorflow]'")
 
 
 def problems(work, *contestants):
