@@ -13,6 +13,7 @@ A module written for a later version of this interface says so: `cnnkit_plugin_a
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -20,8 +21,10 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import pluggy
 
+from cnnkit.arrays import Shape
 from cnnkit.backend import Backend
 from cnnkit.errors import BackendOptionError, OptionError
+from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
 
 PLUGIN_API = 1
@@ -98,6 +101,53 @@ class Unsupported:
     path: str
     feature: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What `cnnkit_rehearse` answers: a plan worked out as far as it goes without the device.
+
+    Attributes:
+        shapes: The output shape of each operation of the plan, in its order and without the batch axis, taken from the
+            arrays or buffers that the backend will have for it. An operation that is done together with the next one
+            has a shape all the same; where a layout of its own is used, it is told in the plan's.
+        kernels: The names of what was compiled for the plan, such as CUDA kernels; none where nothing is.
+        compiled_for: The targets that they were compiled for, such as "sm_90".
+        bytes_fixed: Bytes on the device however many images there are: parameters, slots, workspace. None is not known.
+        bytes_per_image: Bytes on the device for each image of a batch. None is not known.
+
+    Raises `OptionError` for what is none of that.
+    """
+
+    shapes: Sequence[Shape]
+    kernels: Sequence[str] = ()
+    compiled_for: Sequence[str] = ()
+    bytes_fixed: int | None = None
+    bytes_per_image: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check it, and make plain data of it."""
+        try:
+            shapes = tuple(tuple(operator.index(size) for size in shape) for shape in self.shapes)
+        except TypeError as error:
+            raise OptionError(
+                f"Rehearsal: shapes is {self.shapes!r}; expected a tuple of whole numbers for each operation."
+            ) from error
+        object.__setattr__(self, "shapes", shapes)
+        for what in ("kernels", "compiled_for"):
+            names = getattr(self, what)
+            if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+                raise OptionError(f"Rehearsal: {what} is {names!r}; expected a list of names.")
+            object.__setattr__(self, what, tuple(names))
+        if bool(self.kernels) != bool(self.compiled_for):
+            raise OptionError(
+                f"Rehearsal: kernels is {self.kernels!r} and compiled_for is {self.compiled_for!r}; what is compiled is "
+                "compiled for something. Give both, or neither."
+            )
+        for what in ("bytes_fixed", "bytes_per_image"):
+            size = getattr(self, what)
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
+                raise OptionError(f"Rehearsal: {what} is {size!r}; expected a whole number of at least 0, or None.")
 
 
 @dataclass(frozen=True)
@@ -179,7 +229,7 @@ class Hooks(Protocol):
     def cnnkit_create_backend(self, device: str | None, precision: str, options: dict[str, Any]) -> Backend:
         """A new backend on `device` in `precision`, "float32", "float64" or one of `cnnkit_precisions`. Required.
 
-        It is called after a `ready` probe.
+        It is called after a `ready` probe. A device may have gone since: then it raises, and no other device is used.
 
         `options` is what the caller of `get_backend` wrote beyond that, unchecked. Raises an error of `cnnkit.errors`
         for what it cannot do: `BackendOptionError` for a wrong option or precision, which is reported to the caller,
@@ -211,6 +261,35 @@ class Hooks(Protocol):
                     for op in plan.operations
                     if isinstance(op, Conv2DOp) and op.dilation != (1, 1)
                 ]
+        """
+
+    @hookspec(firstresult=True)
+    def cnnkit_rehearse(
+        self, plan: Plan, optimizer: Optimizer | None, device: str | None, precision: str, options: dict[str, Any]
+    ) -> Rehearsal:
+        """All of `plan` that can be worked out without the device: shapes, memory, compiled kernels. Optional.
+
+        It is for a backend whose device may be elsewhere, such as a GPU: tier `plan` of the conformance suite asks it
+        on a machine that has none. `optimizer` is None for prediction. It is asked whatever the probe says of the
+        device, but for a missing package; it computes nothing, and what it compiles it may keep for the next plan.
+
+        Raises `UnsupportedModel` for what the backend refuses, as compiling does; `TrainingNotSupported` if it only
+        predicts; `BackendOptionError` for a wrong option or precision, as `cnnkit_create_backend` does. A backend without
+        this hook is rehearsed by compiling, which takes its device::
+
+            import math
+            from cnnkit.plugins import Rehearsal, hookimpl, reject_unknown_options
+
+            @hookimpl
+            def cnnkit_rehearse(plan, precision, options):
+                reject_unknown_options("fancy", options, known=["threads"])
+                buffers = [op.output_shape for op in plan.operations]  # those that the engine will allocate
+                size = 8 if precision == "float64" else 4
+                return Rehearsal(
+                    shapes=buffers,
+                    bytes_fixed=size * sum(spec.size for spec in plan.parameters),
+                    bytes_per_image=size * sum(map(math.prod, [plan.input_shape, *buffers])),
+                )
         """
 
     @hookspec(firstresult=True)

@@ -228,12 +228,7 @@ def probe(name: str, registrations: Sequence[Registration], device: str | None) 
     """Load the plugin and ask it about `device`; `BackendUnavailable` for every answer but `ready`."""
     hooks = load(name, registrations)
     status = blank(name, registrations)
-    try:
-        answer: Any = hooks.cnnkit_probe(device=device)
-    except BaseException as error:  # as in `load`: not even SystemExit passes
-        raise broken(status, f"its probe raised {describe(error)}", error) from error
-    if not isinstance(answer, Availability):
-        raise broken(status, f"its probe returned {answer!r}, which is no Availability")
+    answer = _answer(hooks, status, device)
     status = replace(
         status,
         state=answer.state,
@@ -247,6 +242,21 @@ def probe(name: str, registrations: Sequence[Registration], device: str | None) 
     reason = status.reason or f"its probe answered '{status.state}' and gave no reason"
     fix = status.fix or f"Ask the makers of {status.distribution} what it needs: its probe named no fix"
     raise unavailable(replace(status, reason=reason, fix=fix))
+
+
+def ask(name: str, registrations: Sequence[Registration], device: str | None) -> Availability:
+    """What the plugin's probe answers about `device`, word for word; `BackendUnavailable` where it is no answer."""
+    return _answer(load(name, registrations), blank(name, registrations), device)
+
+
+def _answer(hooks: pluggy.HookRelay, status: BackendStatus, device: str | None) -> Availability:
+    try:
+        answer: Any = hooks.cnnkit_probe(device=device)
+    except BaseException as error:  # as in `load`: not even SystemExit passes
+        raise broken(status, f"its probe raised {describe(error)}", error) from error
+    if not isinstance(answer, Availability):
+        raise broken(status, f"its probe returned {answer!r}, which is no Availability")
+    return answer
 
 
 # ------------------------------------------------------------------------------------------------- all, within a time

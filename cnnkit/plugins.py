@@ -3,9 +3,9 @@
 Names come from the entry points of the group `cnnkit.backends`, without an import. A plugin is loaded by its name, alone,
 and a hook is called on that one plugin: whatever is wrong with one never stops a listing or another backend.
 
-For those who write a plugin: `hookimpl`, the hooks in `Hooks`, and the records `Availability` and `Unsupported`.
-For those who use one: `backends`, `status` and `get_backend`. For those who report what went wrong with one: `causes`,
-`describe` and `unavailable`.
+For those who write a plugin: `hookimpl`, the hooks in `Hooks`, and the records `Availability`, `Unsupported` and
+`Rehearsal`. For those who use one: `backends`, `status` and `get_backend`. For those who report what went wrong with
+one: `causes`, `describe` and `unavailable`.
 
 Three environment variables are read whenever they are needed: `CNNKIT_BACKEND` is the name, or the chain with commas,
 that is meant where a caller names no backend; `CNNKIT_DISABLE_BACKENDS` lists, with commas, what is not even imported;
@@ -30,6 +30,7 @@ from cnnkit._hooks import (
     Availability,
     BackendStatus,
     Hooks,
+    Rehearsal,
     State,
     Unsupported,
     causes,
@@ -42,6 +43,7 @@ from cnnkit._probing import (
     ENTRY_POINT_GROUP,
     Ready,
     Registration,
+    ask,
     blank,
     broken,
     describe,
@@ -54,6 +56,7 @@ from cnnkit._probing import (
 from cnnkit.arrays import PRECISIONS
 from cnnkit.backend import Backend, Selection
 from cnnkit.errors import BackendNotFound, BackendUnavailable, CnnkitError, OptionError, UnsupportedModel
+from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
 
 __all__ = [
@@ -64,8 +67,10 @@ __all__ = [
     "Availability",
     "BackendStatus",
     "Hooks",
+    "Rehearsal",
     "State",
     "Unsupported",
+    "availability",
     "backend_names",
     "backends",
     "causes",
@@ -78,6 +83,7 @@ __all__ = [
     "own_precisions",
     "refusals",
     "refuses_nothing",
+    "rehearsals",
     "reject_unknown_options",
     "require_support",
     "status",
@@ -114,6 +120,18 @@ def status(name: str, device: str | None = None) -> BackendStatus:
     """Whether the backend `name` could run on `device`. Raises `BackendNotFound` if no plugin registers the name."""
     outcomes = in_time({name: _find(name)}, partial(probe, device=device))
     return outcomes[name].status
+
+
+def availability(name: str, device: str | None = None) -> Availability:
+    """What the probe of the backend `name` answers about `device`, word for word.
+
+    `status` is what users are told: it fills in what a probe leaves out, and never raises for a broken plugin. Raises
+    `BackendNotFound`, and `BackendUnavailable` where the plugin cannot be loaded or gives no answer in time.
+    """
+    outcome = in_time({name: _find(name)}, partial(ask, device=device))[name]
+    if isinstance(outcome, BackendUnavailable):
+        raise outcome
+    return outcome
 
 
 def _find(name: str, origin: str = "") -> list[Registration]:
@@ -262,6 +280,39 @@ def refusals(name: str) -> Callable[[Plan, str | None, str], list[Unsupported]]:
 def refuses_nothing(name: str) -> bool:
     """Whether the plugin of `name` says nothing about plans beforehand, for want of `cnnkit_supports`."""
     return not _loaded(name).hooks.cnnkit_supports.get_hookimpls()
+
+
+def rehearsals(
+    name: str,
+) -> Callable[[Plan, Optimizer | None, str | None, str, Mapping[str, Any]], Rehearsal] | None:
+    """What rehearses plans for the backend `name` without its device; None for want of `cnnkit_rehearse`.
+
+    It is asked `(plan, optimizer, device, precision, options)` many times: the plugin is found once, and not probed.
+    Raises `BackendNotFound` and `BackendUnavailable`; what it returns raises what the hook does.
+    """
+    plugin = _loaded(name)
+    return partial(_rehearsal, plugin) if plugin.hooks.cnnkit_rehearse.get_hookimpls() else None
+
+
+def _rehearsal(
+    plugin: Ready,
+    plan: Plan,
+    optimizer: Optimizer | None,
+    device: str | None,
+    precision: str,
+    options: Mapping[str, Any],
+) -> Rehearsal:
+    try:
+        answer: Any = plugin.hooks.cnnkit_rehearse(
+            plan=plan, optimizer=optimizer, device=device, precision=precision, options=dict(options)
+        )
+    except CnnkitError:
+        raise
+    except (Exception, SystemExit) as error:  # as in `_create`
+        raise broken(plugin.status, f"its cnnkit_rehearse raised {describe(error)}", error) from error
+    if not isinstance(answer, Rehearsal):
+        raise broken(plugin.status, f"its cnnkit_rehearse returned {answer!r}, which is no Rehearsal")
+    return answer
 
 
 def own_precisions(name: str) -> Mapping[str, str]:

@@ -28,11 +28,14 @@ from cnnkit.plugins import (
     Availability,
     BackendStatus,
     Hooks,
+    Rehearsal,
+    availability,
     backend_names,
     backends,
     deviations,
     get_backend,
     own_precisions,
+    rehearsals,
     reject_unknown_options,
     require_support,
     status,
@@ -806,8 +809,81 @@ def test_a_plugin_says_where_its_deviations_are(install):
         deviations("vague")
 
 
+def test_a_plan_is_rehearsed_without_a_probe_and_with_all_that_was_asked_for(install):
+    install(
+        "far",
+        """
+        from cnnkit.plugins import Availability, Rehearsal, hookimpl
+
+        @hookimpl
+        def cnnkit_probe():
+            return Availability.no_device("finds no GPU", "Plug one in")
+
+        @hookimpl
+        def cnnkit_create_backend():
+            raise AssertionError
+
+        @hookimpl
+        def cnnkit_rehearse(plan, optimizer, device, precision, options):
+            return Rehearsal([plan.output_shape], [f"{optimizer} {device} {precision} {options}"], ["sm_90"])
+        """,
+    )
+    rehearsed = rehearsals("far")(PLAN, SGD(0.5), "gpu:1", "float32", {"threads": 2})
+    assert rehearsed.shapes == ((3,),)
+    assert rehearsed.kernels == (f"{SGD(0.5)} gpu:1 float32 {{'threads': 2}}",)
+    assert (rehearsed.bytes_fixed, rehearsed.bytes_per_image) == (None, None)
+
+
+def test_a_plugin_without_the_hook_rehearses_nothing(install):
+    install("silent")
+    assert rehearsals("silent") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        ("return None", BackendUnavailable, "its cnnkit_rehearse returned None, which is no Rehearsal"),
+        ("return 1 / 0", BackendUnavailable, "its cnnkit_rehearse raised ZeroDivisionError"),
+        ("raise SystemExit(2)", BackendUnavailable, "its cnnkit_rehearse raised SystemExit: 2"),
+        ("raise BackendOptionError('no bfloat16')", BackendOptionError, "^no bfloat16$"),
+    ],
+)
+def test_a_rehearsal_that_is_none_is_the_plugins_fault_and_an_error_of_ours_passes(install, body, error, message):
+    install("vague", _with(f"@hookimpl\ndef cnnkit_rehearse():\n    {body}"))
+    with pytest.raises(error, match=message):
+        rehearsals("vague")(PLAN, None, None, "float32", {})
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"shapes": [(2.5,)]}, "shapes is .* expected a tuple of whole numbers for each operation"),
+        ({"shapes": (3, 2)}, "shapes is .* expected a tuple of whole numbers for each operation"),
+        ({"kernels": "im2col"}, "kernels is 'im2col'; expected a list of names"),
+        ({"compiled_for": [90]}, r"compiled_for is \[90\]; expected a list of names"),
+        ({"kernels": ["im2col"]}, "what is compiled is compiled for something"),
+        ({"compiled_for": ["sm_90"]}, "what is compiled is compiled for something"),
+        ({"bytes_fixed": -1}, "bytes_fixed is -1"),
+        ({"bytes_per_image": 2.5}, "bytes_per_image is 2.5"),
+    ],
+)
+def test_a_rehearsal_of_something_else_is_refused(fields, says):
+    with pytest.raises(OptionError, match=says):
+        Rehearsal(**{"shapes": [(3,)]} | fields)
+
+
+def test_the_words_of_a_probe_can_be_had_as_they_are(install):
+    install("curt", WORKING.replace('"has no " + device, "Use cpu"', '"", ""'))
+    assert availability("curt").devices == ("cpu",)
+    assert (availability("curt", "gpu").reason, availability("curt", "gpu").fix) == ("", "")
+    assert "gave no reason" in status("curt", "gpu").reason
+    install("rude", WORKING.replace("return Availability.ready", "return 3, Availability.ready"))
+    with pytest.raises(BackendUnavailable, match=r"its probe returned .3, Availability.* which is no Availability"):
+        availability("rude")
+
+
 def test_the_examples_of_the_hooks_together_are_a_plugin(install):
-    optional = ("cnnkit_supports", "cnnkit_precisions", "cnnkit_deviations")
+    optional = ("cnnkit_supports", "cnnkit_rehearse", "cnnkit_precisions", "cnnkit_deviations")
     hooks = ("cnnkit_probe", "cnnkit_create_backend", *optional)
     examples = [textwrap.dedent(inspect.getdoc(getattr(Hooks, hook)).partition("::\n\n")[2]) for hook in hooks]
     install("fancy", "\n".join(examples).replace("cnnkit_fancy.backend", "fancy_backend"))
@@ -820,6 +896,12 @@ def test_the_examples_of_the_hooks_together_are_a_plugin(install):
     assert status("fancy", "gpu").state == "no-device"
     assert get_backend("fancy", threads=3).threads == 3
     assert [refusal.path for refusal in unsupported("fancy", PLAN)] == ["layers[0].dilation"]
+    rehearsed = rehearsals("fancy")(PLAN, None, None, "float64", {"threads": 2})
+    assert rehearsed.shapes == ((3, 2, 2), (12,), (3,), (3,))
+    assert (rehearsed.bytes_fixed, rehearsed.bytes_per_image) == (
+        8 * (4 * 2 + 2 + 12 * 3 + 3),
+        8 * (20 + 12 + 12 + 3 + 3),
+    )
     assert list(own_precisions("fancy")) == ["bfloat16"]
     assert deviations("fancy").name == "conformance.toml"
 
