@@ -133,7 +133,10 @@ class Descriptors:
         self._free()
 
     def of(self, name: Pass) -> tuple[c_void_p, c_void_p, c_void_p, c_void_p]:
-        """First input, second input, convolution and output: the order in which all of cuDNN's functions take them."""
+        """First input, second input, convolution and output: the order in which all of cuDNN's functions take them.
+
+        They live as long as this object, and are addresses: cuDNN does not notice that one has been freed.
+        """
         if not self._free.alive:  # cuDNN would crash
             raise BackendError("backend 'cupy': this convolution of cuDNN is closed. Make another one.")
         first, second = ROUTES[name].inputs
