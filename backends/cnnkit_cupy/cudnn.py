@@ -103,8 +103,8 @@ class Convolution:
     ) -> str:
         """Choose for each of `passes` the algorithm that cuDNN expects to be the fastest on the device of `context`.
 
-        Only those are chosen that keep to the precision, give the same bits each time, unless `deterministic` is False,
-        and need at most `workspace_limit` bytes. Nothing is run, and the same question gets the same answer.
+        Only those are chosen that sum products, keep to the precision, give the same bits each time, unless `deterministic`
+        is False, and need at most `workspace_limit` bytes. Nothing is run, and the same question gets the same answer.
 
         Returns:
             Why there is none for one of the passes, or nothing: then they can be run, in `context`.
@@ -126,7 +126,7 @@ class Convolution:
         return ""
 
     def _offered(self, context: Context, name: Pass) -> list[Performance]:
-        """What cuDNN offers for a pass, fastest first by its own estimate."""
+        """What cuDNN offers for a pass, fastest first by its own estimate, less what sums no products."""
         direction = ROUTES[name].direction
         most, count = c_int(), c_int()
         self.library.call(f"cudnnGetConvolution{direction}AlgorithmMaxCount", context.handle, byref(most))
@@ -134,7 +134,8 @@ class Convolution:
         self.descriptors.use_math(name, self.descriptors.arithmetic.asked)  # not what was chosen before
         heuristics = f"cudnnGetConvolution{direction}Algorithm_v7"
         self.library.call(heuristics, context.handle, *self.descriptors.of(name), most.value, byref(count), table)
-        return [one for one in table[: count.value] if one.status == CUDNN_STATUS_SUCCESS]
+        offered = [one for one in table[: count.value] if one.status == CUDNN_STATUS_SUCCESS]
+        return [one for one in offered if one.algo in ROUTES[name].algorithms]
 
     def _prepared(self, context: Context, name: Pass, offered: Performance) -> Algorithm | None:
         """The algorithm, its math type set, with the workspace that it needs then; None where cuDNN lacks it so.
@@ -154,7 +155,7 @@ class Convolution:
         wanted = [f"computes in {self.precision}"]
         wanted += ["gives the same bits each time"] if deterministic else []
         wanted += [f"needs at most {workspace_limit} bytes of workspace"] if workspace_limit is not None else []
-        return f"of {offered} algorithms that cuDNN offers for {name}, none {' and '.join(wanted)}"
+        return f"of {offered} algorithms without transform that cuDNN offers for {name}, none {' and '.join(wanted)}"
 
     # ---------------------------------------------------------------------------------------------------- the passes
 

@@ -27,6 +27,15 @@ from cnnkit.arrays import Shape
 from cnnkit.errors import BackendError, OptionError
 from cnnkit.plan import Conv2DOp
 from cnnkit_cupy.cudnn_library import (
+    CUDNN_CONVOLUTION_BWD_DATA_ALGO_0,
+    CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
+    CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,
+    CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+    CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3,
+    CUDNN_CONVOLUTION_FWD_ALGO_DIRECT,
+    CUDNN_CONVOLUTION_FWD_ALGO_GEMM,
+    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
     CUDNN_CROSS_CORRELATION,
     CUDNN_DATA_DOUBLE,
     CUDNN_DATA_FLOAT,
@@ -45,17 +54,50 @@ _LARGEST: Final = 2**31 - 1
 
 @dataclass(frozen=True)
 class Route:
-    """One pass: cuDNN's name for it, its two inputs in cuDNN's order, and its output. x, w and y are also their gradients."""
+    """One pass: cuDNN's name for it, its two inputs in cuDNN's order, and its output. x, w and y are also their gradients.
+
+    `algorithms` are those that sum products of the two. The others, by FFT or by Winograd's transform, lose digits, and
+    spread a NaN or an infinity to outputs that no window joins to it.
+    """
 
     direction: str
     inputs: tuple[str, str]
     output: str
+    algorithms: frozenset[int]
 
 
 ROUTES: Final[Mapping[Pass, Route]] = {
-    "forward": Route("Forward", ("x", "w"), "y"),
-    "backward_data": Route("BackwardData", ("w", "y"), "x"),
-    "backward_filter": Route("BackwardFilter", ("x", "y"), "w"),
+    "forward": Route(
+        "Forward",
+        ("x", "w"),
+        "y",
+        frozenset(
+            {
+                CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+                CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
+                CUDNN_CONVOLUTION_FWD_ALGO_GEMM,
+                CUDNN_CONVOLUTION_FWD_ALGO_DIRECT,
+            }
+        ),
+    ),
+    "backward_data": Route(
+        "BackwardData",
+        ("w", "y"),
+        "x",
+        frozenset({CUDNN_CONVOLUTION_BWD_DATA_ALGO_0, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1}),
+    ),
+    "backward_filter": Route(
+        "BackwardFilter",
+        ("x", "y"),
+        "w",
+        frozenset(
+            {
+                CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0,
+                CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+                CUDNN_CONVOLUTION_BWD_FILTER_ALGO_3,
+            }
+        ),
+    ),
 }
 PASSES: Final[tuple[Pass, ...]] = tuple(ROUTES)
 
