@@ -7,7 +7,9 @@
 #define MINUS_INFINITY ((REAL)__int_as_float((int)0xff800000)) // written so, it needs no header of the toolkit
 
 #define THREADS 256 // the most in a block
-#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS)
+
+// One block at a time would do. Left to itself, the compiler makes room for more and spills registers for it.
+#define KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
 // for (type name = start; name < end; name += step): over what is left for this block or thread.
 #define EACH(type, name, start, end, step) for (type name = start; name < end; name += step)
