@@ -74,6 +74,7 @@ __all__ = [
     "backend_names",
     "backends",
     "causes",
+    "create_unprobed",
     "describe",
     "deviations",
     "get_backend",
@@ -232,14 +233,27 @@ def _create(name: str, origin: str, device: str | None, precision: str, options:
     outcome = in_time({name: _find(name, origin)}, partial(probe, device=device))[name]
     if isinstance(outcome, BackendUnavailable):
         raise outcome
+    return _created(outcome, device, precision, options)
+
+
+def create_unprobed(name: str, device: str | None, precision: str, options: Mapping[str, Any]) -> Backend:
+    """What `cnnkit_create_backend` of `name` makes when nobody has asked its probe.
+
+    It is for the conformance suite, which looks at what happens to those whose device goes away after the probe.
+    `get_backend` is for everybody else. Raises what the hook raises, as `get_backend` does.
+    """
+    return _created(_loaded(name), device, precision, options)
+
+
+def _created(plugin: Ready, device: str | None, precision: str, options: Mapping[str, Any]) -> Backend:
     try:
-        backend: Any = outcome.hooks.cnnkit_create_backend(device=device, precision=precision, options=dict(options))
+        backend: Any = plugin.hooks.cnnkit_create_backend(device=device, precision=precision, options=dict(options))
     except CnnkitError:
         raise
     except (Exception, SystemExit) as error:  # whatever an engine raises, callers and chains see one class of ours
-        raise broken(outcome.status, f"could not be created: {describe(error)}", error) from error
+        raise broken(plugin.status, f"could not be created: {describe(error)}", error) from error
     if not isinstance(backend, Backend):
-        raise broken(outcome.status, f"its cnnkit_create_backend returned {backend!r}, which is no Backend")
+        raise broken(plugin.status, f"its cnnkit_create_backend returned {backend!r}, which is no Backend")
     return backend
 
 

@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cnnkit.cli import common
 from cnnkit.conformance import ledger, reports
 from cnnkit.conformance.report import OUTCOMES, CaseResult, Report
-from cnnkit.conformance.reports.digest import claimed, listed, only_in_words, repro_command
+from cnnkit.conformance.reports.digest import claimed, listed, only_in_words, repro_command, whereabouts
 from cnnkit.conformance.runner import Listener, Settings, conduct
-from cnnkit.conformance.selection import PRECISIONS, area_of, check_level, suite_cases
+from cnnkit.conformance.selection import PRECISIONS, area_of, check_level, check_tier, suite_cases
 from cnnkit.errors import CnnkitError, OptionError
 from cnnkit.files import write_whole
 
@@ -35,6 +35,9 @@ _HEADINGS = {"passed": "passed", "failed": "failed", "refused": "refused", "devi
 
 def conformance(
     name: Annotated[str, typer.Argument(help="The backend to judge.")],
+    tier: Annotated[
+        str, typer.Option(help="run is everything that computes; plan is what can be proved without the device.")
+    ] = "run",
     level: Annotated[
         str | None, typer.Option(help="inference or training; left out, what its ledger claims, or else training.")
     ] = None,
@@ -73,7 +76,10 @@ def conformance(
         Path | None, typer.Option(metavar="DIR", help="Folder for a file of each failure. [conformance-failures/NAME]")
     ] = None,
 ) -> None:
-    """Judge a backend by the conformance suite: exit code 0 is green, or partial with --only or --budget; 1 is red."""
+    """Judge a backend by the conformance suite: exit code 0 is green, or partial with --only or --budget; 1 is red.
+
+    With --tier plan nothing is computed, and 0 is never green: all holds that can be proved without the device.
+    """
     json_file = None if json_ in (None, "-") else Path(str(json_))
     forms = {"json": json_file, "junit": junit, "html": html, "markdown": markdown, "badge": badge}
     files = {form: path for form, path in forms.items() if path is not None}
@@ -103,6 +109,7 @@ def conformance(
                 progress=listener,
                 only=tuple(only or ()),
                 needs_ledger=update_ledger,
+                tier=check_tier(tier),
             )
         )
     if json_ == "-":
@@ -219,18 +226,26 @@ def _verdict(report: Report) -> str:
         return f"PARTIAL: nothing failed, but only {some}{early}. A part of the suite makes no backend green."
     if report.red:
         return f"RED: backend '{report.backend}' does not conform at the level {report.level}."
+    if report.planned:
+        return (
+            f"PLAN: what can be proved of backend '{report.backend}' without its device holds, at the level {report.level} "
+            f"in {listed(claimed(report))}{only_in_words(report)}. Nothing was run: `cnnkit conformance {report.backend}` "
+            "does that, where the device is."
+        )
     only = only_in_words(report)
     where = f" in {listed(claimed(report))}{only}" if only else ""
     return f"GREEN: backend '{report.backend}' conforms at the level {report.level}{where}."
 
 
 def _head(report: Report) -> list[str]:
-    device = f" on {report.device}" if report.device else ""
+    on, tier = (" for", "tier plan, ") if report.tier == "plan" else (" on", "")
+    device = f"{on} {report.device}" if report.device else ""
     origin = f" ({report.distribution})" if report.distribution else ""
-    return _wrapped(
-        f"Backend '{report.backend}'{origin}{device}, conformance suite {report.suite}, level {report.level}, "
+    head = _wrapped(
+        f"Backend '{report.backend}'{origin}{device}, conformance suite {report.suite}, {tier}level {report.level}, "
         f"{' and '.join(report.precisions)}, {report.seconds:.1f} s"
     )
+    return [*head, *_wrapped(whereabouts(report))] if report.tier == "plan" else head
 
 
 def _areas(report: Report) -> list[str]:
@@ -253,7 +268,8 @@ def _is_minor(cases: Sequence[CaseResult]) -> bool:
 
 def _row(area: str, cases: Sequence[CaseResult]) -> str:
     counts = Counter(case.outcome for case in cases)
-    worst = max((case.units or 0.0 for case in cases if case.outcome == "passed"), default=None)
+    measured = (case.units for case in cases if case.outcome == "passed")
+    worst = max((units for units in measured if units is not None), default=None)
     error = "" if worst is None else f"{worst:.1f}"
     return (f"{area:20}" + "".join(f"{counts[outcome] or '·':>9}" for outcome in OUTCOMES) + f"{error:>13}").rstrip()
 
@@ -291,8 +307,9 @@ def _failure(group: Sequence[CaseResult], report: Report) -> list[str]:
     if first.stage in ("crash", "timeout"):
         printed = [line for line in first.traceback.splitlines() if line.strip() and not _is_ours(line)]
         lines += ["  printed last:", *(f"    {_end_of(line)}" for line in printed[-8:])] if printed else []
-    if first.repro:
-        lines.append(f"  repeat {repro_command(report, first)}")
+    command = repro_command(report, first)
+    if command:
+        lines.append(f"  repeat {command}")
     return lines
 
 

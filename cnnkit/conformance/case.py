@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from cnnkit.conformance.question import Ask, Question, draw
-from cnnkit.conformance.subject import Subject
 from cnnkit.features import features_of
 from cnnkit.model import Layer, Model
 
 Level: TypeAlias = Literal["inference", "training"]
 LEVELS: tuple[Level, ...] = ("inference", "training")
+
+Tier: TypeAlias = Literal["plan", "run"]
+"""`plan` is what can be proved of a backend without its device, and `run` everything that computes."""
+TIERS: tuple[Tier, ...] = ("plan", "run")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,10 @@ class Case:
     claim: str
     level: Level
     features: frozenset[str]
-    body: Callable[[Subject], None] = field(repr=False)
+    body: Callable[[Any], None] = field(repr=False)
+    """Takes what is on trial: a `Subject` in the tier `run`, a `PluginSubject` in the tier `plan`."""
     precisions: tuple[str, ...] = ("float32", "float64")
+    tier: Tier = "run"
 
     def __str__(self) -> str:
         return self.id

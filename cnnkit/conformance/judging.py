@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from cnnkit.backend import Backend
 from cnnkit.conformance.case import Case
@@ -40,6 +40,22 @@ class Verdict:
     question: Question | None = field(default=None, repr=False)
 
 
+class Trial(Protocol):
+    """What a case is tried on, and what is known of it when the case has failed."""
+
+    @property
+    def stage(self) -> Stage:
+        """What it was at."""
+
+    @property
+    def worst(self) -> float | None:
+        """The worst error so far, in units; None if none is measured."""
+
+    @property
+    def question(self) -> Question | None:
+        """What was asked last."""
+
+
 def judge(
     case: Case,
     backend: Backend,
@@ -50,7 +66,11 @@ def judge(
 
     Raises `CaseFault` where it is the case that is at fault.
     """
-    subject = Subject(backend, precision, refuses)
+    return judge_on(case, Subject(backend, precision, refuses))
+
+
+def judge_on(case: Case, subject: Trial) -> Verdict:
+    """As `judge`, on what is on trial already."""
     begin = time.perf_counter()
     try:
         case.body(subject)

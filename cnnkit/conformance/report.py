@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from cnnkit.conformance.case import LEVELS, Level
+from cnnkit.conformance.case import LEVELS, Level, Tier
 from cnnkit.conformance.subject import Stage
 from cnnkit.features import ESSENTIAL
 
@@ -20,8 +20,11 @@ ResultOutcome: TypeAlias = Literal["passed", "failed", "refused", "deviates", "n
 
 OUTCOMES: tuple[ResultOutcome, ...] = ("passed", "failed", "refused", "deviates", "not-run")
 
-Verdict: TypeAlias = Literal["green", "red", "partial"]
-"""`partial` is a run that was asked for less, by a selection or a budget, and in which nothing was found wrong."""
+Verdict: TypeAlias = Literal["green", "red", "partial", "plan"]
+"""`partial` is a run that was asked for less, by a selection or a budget, and in which nothing was found wrong.
+
+`plan` is a whole run of the tier `plan` in which nothing was found wrong: nothing was computed, so it is not green.
+"""
 
 MAIN_PRECISION = "float32"
 """The precision of programs unless another is asked for. What a run says of a backend, it says of this one first."""
@@ -84,16 +87,24 @@ class Report(_Record):
     """What the suite found out about a backend.
 
     Green only if every case did what it should, and all ran; partial if a run that was asked for less found nothing wrong.
+    The tier `plan` computes nothing: where all of it holds, the verdict is `plan`, and never green.
     """
 
     format: Literal[1] = 1
     suite: str = Field(description="The version of the conformance suite")
     backend: str
     distribution: str = ""
+    tier: Tier = Field("run", description="`plan` is what can be proved without the device, `run` all that computes")
     level: Level
     precisions: tuple[str, ...]
-    device: str | None = Field(None, description="What it ran on, as far as the plugin says")
+    device: str | None = Field(
+        None,
+        description="What it ran on, as far as the plugin says; in the tier plan, where nothing runs, what was asked for",
+    )
     device_given: bool = Field(False, description="Whether the device was asked for, and not the backend's choice")
+    probed: Said = Field("", description="What the probe said of the device here: ready, or another state and why")
+    kernels: tuple[Said, ...] = Field((), description="What was compiled without the device, by name")
+    compiled_for: tuple[Said, ...] = Field((), description="The targets that it was compiled for, such as sm_90")
     options: Mapping[str, Said] = Field(default_factory=dict, description="Backend options, as text")
     only: tuple[Said, ...] = Field((), description="The patterns of the cases that were selected; none for all")
     seed: int = 0
@@ -119,10 +130,22 @@ class Report(_Record):
             raise ValueError(f"counts is {data['counts']}, which is not what became of the cases")
         return {key: value for key, value in data.items() if key != "counts"}
 
+    @model_validator(mode="after")
+    def _says_what_ran(self) -> Report:
+        """Nothing that was only planned may be green."""
+        if (self.verdict, self.tier) in (("green", "plan"), ("plan", "run")):
+            raise ValueError(f"verdict is {self.verdict!r}, which no report of the tier {self.tier!r} has")
+        return self
+
     @property
     def green(self) -> bool:
-        """Whether the backend has passed."""
+        """Whether the backend has passed: the tier `run`, and all of it."""
         return self.verdict == "green"
+
+    @property
+    def planned(self) -> bool:
+        """Whether all that can be proved without the device holds. That is not `green`: nothing was computed."""
+        return self.verdict == "plan"
 
     @property
     def red(self) -> bool:

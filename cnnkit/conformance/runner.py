@@ -16,7 +16,7 @@ import numpy as np
 import cnnkit
 from cnnkit import plugins
 from cnnkit.conformance import SUITE_VERSION, ledger
-from cnnkit.conformance.case import Level
+from cnnkit.conformance.case import Level, Tier
 from cnnkit.conformance.ledger import Ledger
 from cnnkit.conformance.process import Ended, Lost, SuiteFault, WorkerProcess
 from cnnkit.conformance.report import CaseResult, Report, reasons_against, reasons_for_red
@@ -24,8 +24,10 @@ from cnnkit.conformance.selection import (
     PRECISIONS,
     NoBackend,
     Pair,
+    cases_of,
     check_level,
     check_precisions,
+    check_tier,
     covering_order,
     load_result,
     pairs,
@@ -73,13 +75,17 @@ class Settings:
     progress: Listener | None = None
     only: tuple[str, ...] = ()
     needs_ledger: bool = False
+    tier: Tier = "run"
 
     def __post_init__(self) -> None:
+        check_tier(self.tier)
         object.__setattr__(self, "level", check_level(self.level))
         object.__setattr__(self, "precisions", check_precisions(self.precisions))
         for what, seconds in (("budget", self.budget), ("time_limit", self.time_limit)):
             if seconds is not None and not 0 < seconds <= LONGEST:
                 raise OptionError(f"{what} is {seconds!r}; expected seconds, more than 0 and at most {LONGEST:,}.")
+        if self.tier == "plan" and self.needs_ledger:
+            raise OptionError("the ledger tells of what the tier run finds. Rewrite it after a run of that tier.")
         if self.explore < 0:
             raise OptionError(f"explore is {self.explore!r}; expected a number of models, 0 or more.")
         try:
@@ -105,6 +111,7 @@ def run(
     folder: str | Path | None = None,
     progress: Listener | None = None,
     only: Sequence[str] = (),
+    tier: str = "run",
 ) -> Report:
     """Judge the backend `name` by the conformance suite, in a process of its own.
 
@@ -123,6 +130,8 @@ def run(
         progress: Called after every case: how many were tried, of how many, and the result.
         only: Try only the cases whose id matches one of these patterns. Such a run is never green: if all of them ran
             and nothing is wrong with them or the ledger, it is partial.
+        tier: "run" is everything that computes. "plan" is what can be proved without the device: the probe, refusals,
+            shapes, compilation. Its report is never green: where all holds, its verdict is "plan".
 
     Ctrl-C ends the run, not the report: what was not tried is `not-run`, and the report is red.
 
@@ -144,6 +153,7 @@ def run(
         folder=None if folder is None else Path(folder),
         progress=progress,
         only=(only,) if isinstance(only, str) else tuple(only),
+        tier=check_tier(tier),
     )
     return conduct(settings)[0]
 
@@ -186,11 +196,13 @@ class _Conductor:
         """What is to be tried, of all that there is."""
         self.over_budget = False
         self.stopped = ""
+        self.compiled: dict[str, set[str]] = {"kernels": set(), "compiled_for": set()}
+        """What rehearsals have compiled, and for which targets."""
 
     def conduct(self) -> None:
         """Try everything that is to be tried."""
         self.worker = WorkerProcess()  # it imports the cases while we do
-        cases = suite_cases(self.settings.explore, self.settings.seed)
+        cases = cases_of(self.settings.tier, self.settings.explore, self.settings.seed)
         self._load()
         self._read_ledger()
         found = pairs(cases, self.level, self.settings.precisions)
@@ -236,7 +248,7 @@ class _Conductor:
         """Take away what an earlier run found of the cases of this one, so that no file tells of a failure that is gone."""
         from cnnkit.conformance.repro import remove_earlier
 
-        if self.settings.folder is not None and self.settings.folder.is_dir():
+        if self.settings.tier == "run" and self.settings.folder is not None and self.settings.folder.is_dir():
             names = {(case.id, precision) for case, precision in self.chosen} if self.settings.only else None
             remove_earlier(self.settings.folder, self.settings.name, names)
 
@@ -260,6 +272,7 @@ class _Conductor:
             "options": dict(wanted.options),
             "explore": wanted.explore,
             "seed": wanted.seed,
+            "tier": wanted.tier,
         }
 
     def _has_backend(self, precision: str) -> bool:
@@ -306,6 +319,8 @@ class _Conductor:
             answer = _without_answer("the case was tried", lost)
             return tried(pair, {"outcome": "failed", "stage": lost.stage, "seconds": seconds, **answer})
         self.crashes = 0
+        for what, names in found.pop("compiled", {}).items():
+            self.compiled[what].update(names)
         return tried(pair, found)
 
     def _record(self, result: CaseResult, count: int, total: int) -> None:
@@ -319,7 +334,7 @@ class _Conductor:
             self.settings.progress(count, total, result)
 
     def _saved(self, result: CaseResult, folder: Path) -> CaseResult:
-        if result.stage == "load" or result.error == "TrainingNotSupported":
+        if self.settings.tier == "plan" or result.stage == "load" or result.error == "TrainingNotSupported":
             return result  # there is nothing to repeat
         if self.saving > 2 * SAVING_LIMIT:
             message = f"{result.message} (No file repeats it: those of other failures have taken {self.saving:.0f} s.)"
@@ -350,26 +365,31 @@ class _Conductor:
     def report(self) -> Report:
         """What was found out, whether the run came to its end or not."""
         results = list(self.results.values())
-        self.problems += self.ledger.unused_features(results, suite_cases())
+        wanted = self.settings
+        self.problems += self.ledger.unused_features(results, cases_of(wanted.tier))
         reasons = [self.stopped] if self.stopped else []
         reasons += _faults_of_the_suite(results)
-        wanted = self.settings
         if wanted.only:
             selection = [self.results[f"{case.id}[{precision}]"] for case, precision in self.chosen]
             reasons += reasons_against(selection, self.problems)
         else:
             reasons += reasons_for_red(results, self.problems, within_budget=self.over_budget)
         reasons += self._only_predicts(results)
+        reasons += self._has_no_device()
         partial = bool(wanted.only) or any(result.outcome == "not-run" for result in results)
         versions = {"cnnkit": cnnkit.__version__, "python": platform.python_version(), "numpy": np.__version__}
         return Report(
             suite=SUITE_VERSION,
             backend=wanted.name,
             distribution=self.loaded.get("distribution", ""),
+            tier=wanted.tier,
             level=self.level,
             precisions=wanted.precisions,
-            device=wanted.device or _choice_of(self.loaded.get("devices", ())),
+            device=wanted.device or (_choice_of(self.loaded.get("devices", ())) if wanted.tier == "run" else None),
             device_given=wanted.device is not None,
+            probed=": ".join(filter(None, [self.loaded.get("state", ""), self.loaded.get("reason", "")])),
+            kernels=tuple(sorted(self.compiled["kernels"])),
+            compiled_for=tuple(sorted(self.compiled["compiled_for"])),
             options={name: str(value) for name, value in wanted.options.items()},
             only=wanted.only,
             seed=wanted.seed,
@@ -380,7 +400,7 @@ class _Conductor:
             ledger=None if self.ledger.path is None else str(self.ledger.path),
             ledger_problems=tuple(self.problems),
             cases=tuple(results),
-            verdict="red" if reasons else "partial" if partial else "green",
+            verdict="red" if reasons else "partial" if partial else "plan" if wanted.tier == "plan" else "green",
             reasons=tuple(reasons),
         )
 
@@ -389,6 +409,14 @@ class _Conductor:
             return []
         says = f"Backend '{self.settings.name}' only predicts: its compile_training raises TrainingNotSupported."
         return [f"{says} {ledger.only_predicts(self.ledger.path)}"]
+
+    def _has_no_device(self) -> list[str]:
+        """What can be done about a backend whose device is elsewhere; nothing if that is not what is wrong."""
+        states = [self.loaded.get("state"), *(answer.get("state") for answer in self.missing.values())]
+        if self.settings.tier == "plan" or "no-device" not in states:
+            return []
+        command = f"cnnkit conformance {self.settings.name} --tier plan"
+        return [f"The device is not here: `{command}` says what can be said without it."]
 
 
 def _choice_of(devices: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from cnnkit.arrays import Parameters
 from cnnkit.backend import Backend
-from cnnkit.conformance.case import LEVELS, Case, Level
+from cnnkit.conformance.case import LEVELS, TIERS, Case, Level, Tier
 from cnnkit.conformance.report import CaseResult
 from cnnkit.errors import OptionError
 from cnnkit.optimizers import Optimizer
@@ -33,6 +33,15 @@ def suite_cases(explore: int = 0, seed: int = 0) -> tuple[Case, ...]:
     from cnnkit.conformance.explore import explored_cases
 
     return (*all_cases(), *explored_cases(explore, seed))
+
+
+def cases_of(tier: Tier, explore: int = 0, seed: int = 0) -> tuple[Case, ...]:
+    """All cases of a tier; those of the tier `plan` are about the models of `suite_cases`."""
+    if tier == "run":
+        return suite_cases(explore, seed)
+    from cnnkit.conformance.planning import plan_cases
+
+    return plan_cases(explore, seed)
 
 
 def pairs(cases: Iterable[Case], level: Level, precisions: Sequence[str]) -> list[Pair]:
@@ -137,7 +146,13 @@ def load_result(pair: Pair, answer: Mapping[str, Any]) -> CaseResult:
 
 
 def replay_command(
-    backend: str, result: CaseResult, *, level: Level, device: str | None, options: Mapping[str, Any]
+    backend: str,
+    result: CaseResult,
+    *,
+    level: Level,
+    device: str | None,
+    options: Mapping[str, Any],
+    tier: Tier = "run",
 ) -> str:
     """The command line that tries a case again as it was tried: from its file where there is one."""
     if result.repro is not None:
@@ -145,6 +160,7 @@ def replay_command(
     else:
         command = ["cnnkit", "conformance", backend, "--only", result.id, "--precision", result.precision]
         command += ["--level", level] if level != "training" else []
+        command += ["--tier", tier] if tier != "run" else []
     command += ["--device", device] if device is not None else []
     for name, value in options.items():
         command += ["--set", f"{name}={value}"]
@@ -173,6 +189,14 @@ def check_level(level: str | None) -> Level | None:
         case None | "inference" | "training":
             return level
     raise OptionError(f"level is {level!r}; expected one of {', '.join(LEVELS)}.")
+
+
+def check_tier(tier: str) -> Tier:
+    """`tier`, or an `OptionError` if there is no such tier."""
+    match tier:
+        case "plan" | "run":
+            return tier
+    raise OptionError(f"tier is {tier!r}; expected one of {', '.join(TIERS)}.")
 
 
 def check_precisions(precisions: Sequence[str]) -> tuple[str, ...]:

@@ -14,19 +14,21 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from json import dumps, loads  # the functions themselves: an engine may put others in their place
 from pathlib import Path
 from typing import Any, TextIO
 
 from cnnkit import plugins
 from cnnkit.backend import Backend
-from cnnkit.conformance.case import Case
-from cnnkit.conformance.judging import Verdict, judge
+from cnnkit.conformance.case import Case, Tier
+from cnnkit.conformance.judging import Verdict, judge, judge_on
 from cnnkit.conformance.measure import CaseFault
+from cnnkit.conformance.plugin_subject import PluginSubject, can_be_planned
 from cnnkit.conformance.refusals import refused_precision, refuses
-from cnnkit.conformance.selection import in_words, shortened, suite_cases
+from cnnkit.conformance.selection import cases_of, in_words, shortened
 from cnnkit.errors import BackendUnavailable, CnnkitError, OptionError
+from cnnkit.plugins import BackendStatus, Rehearsal
 
 
 class Worker:
@@ -40,7 +42,11 @@ class Worker:
         self.device: str | None = None
         self.options: dict[str, Any] = {}
         self.cases: dict[str, Case] = {}
+        self.tier: Tier = "run"
         self.backends: dict[str, Backend] = {}
+        self.plugins: dict[str, PluginSubject] = {}
+        """What is on trial in the tier `plan`, where nothing is created."""
+        self.status: BackendStatus | None = None
         self.last: tuple[str, str, Verdict] | None = None
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,19 +60,24 @@ class Worker:
         }
         return handlers[request["ask"]](**{key: request[key] for key in request.keys() - {"ask", "number"}})
 
-    def start(self, name: str, device: str | None, options: dict[str, Any], explore: int, seed: int) -> dict[str, Any]:
-        """Load the plugin and probe it: whether it is ready, where its ledger is, what it runs on."""
-        self.name, self.device, self.options = name, device, options
-        self.cases = {case.id: case for case in suite_cases(explore, seed)}
-        status = plugins.status(name, device)
+    def start(
+        self, name: str, device: str | None, options: dict[str, Any], explore: int, seed: int, tier: Tier = "run"
+    ) -> dict[str, Any]:
+        """Load the plugin and probe it: whether it can be judged, where its ledger is, what it runs on."""
+        self.name, self.device, self.options, self.tier = name, device, options, tier
+        self.cases = {case.id: case for case in cases_of(tier, explore, seed)}
+        status = self.status = plugins.status(name, device)
+        ready = status.ready if tier == "run" else can_be_planned(status)
         ledger, problem = None, ""
         try:
             ledger = plugins.deviations(name)
         except BaseException as error:  # noqa: BLE001 - as in `judge`
             known = isinstance(error, BackendUnavailable)
-            problem = "" if not status.ready else str(error) if known else f"cnnkit_deviations: {in_words(error)[0]}"
+            problem = "" if not ready else str(error) if known else f"cnnkit_deviations: {in_words(error)[0]}"
         return {
-            "ready": status.ready,
+            "ready": ready,
+            "state": status.state,
+            "reason": status.reason,
             "message": "" if status.ready else str(plugins.unavailable(status)),
             "error": type(status.root_cause).__name__ if status.root_cause else status.state,
             "ledger": None if ledger is None else str(ledger),
@@ -77,17 +88,24 @@ class Worker:
         }
 
     def create(self, precision: str) -> dict[str, Any]:
-        """Create the backend in a precision; what is refused beforehand is not even tried."""
+        """Create the backend in a precision, in the tier `run`; what is refused beforehand is not even tried."""
         try:
             refused = refused_precision(self.name, self.device, precision)
             if refused:
                 return {"ready": False, "refused": True, "message": refused, "error": ""}
+            if self.tier == "plan":
+                assert self.status is not None  # noqa: S101 - the runner starts before it creates
+                subject = PluginSubject(self.name, self.device, precision, self.options, self.status)
+                subject.require_options()
+                self.plugins[precision] = subject
+                return {"ready": True}
             self.backends[precision] = plugins.get_backend(self.name, self.device, precision, **self.options)
         except CnnkitError as error:
             return {
                 "ready": False,
                 "refused": False,
                 "wrong_use": isinstance(error, OptionError),
+                "state": error.status.state if isinstance(error, BackendUnavailable) else "",
                 "message": str(error),
                 "error": type(error).__name__,
             }
@@ -98,10 +116,17 @@ class Worker:
 
     def judge(self, case: str, precision: str, time_limit: float) -> dict[str, Any]:
         """Try one case. Where it hangs is written to the standard error shortly before the runner loses patience."""
-        tried, backend = self.cases[case], self.backends[precision]
+        tried = self.cases[case]
+        rehearsals: list[Rehearsal] = []
         faulthandler.dump_traceback_later(0.9 * time_limit, exit=False, file=self.notes)
         try:
-            verdict = judge(tried, backend, precision, refuses(self.name, self.device, precision))
+            if self.tier == "plan":
+                subject = self.plugins[precision]
+                rehearsals = subject.rehearsals = []
+                verdict = judge_on(tried, subject)
+            else:
+                known = refuses(self.name, self.device, precision)
+                verdict = judge(tried, self.backends[precision], precision, known)
         except CaseFault as fault:
             message = f"The suite itself is at fault, not the backend: {fault}"
             return {"outcome": "not-run", "message": message, "traceback": traceback.format_exc()}
@@ -112,7 +137,11 @@ class Worker:
             self.leave_if_forked()  # a child would wait for the thread that dumps, which it does not have
             faulthandler.cancel_dump_traceback_later()
         self.last = (case, precision, verdict)
-        return {name: value for name, value in vars(verdict).items() if name != "question"}
+        found = {name: value for name, value in vars(verdict).items() if name != "question"}
+        if not rehearsals:
+            return found
+        compiled = {what: _each(what, rehearsals) for what in ("kernels", "compiled_for")}
+        return {**found, "compiled": compiled}
 
     def leave_if_forked(self) -> None:
         """End the copy of this process that an engine has forked and let return: the parent answers."""
@@ -158,6 +187,11 @@ class Worker:
             verdict = Verdict("failed", 0.0, None, "run", message, kind, traceback.format_exc())
         found = {key: value for key, value in vars(verdict).items() if key != "question"}
         return {"backend": name, **found, "message": shortened(verdict.message)}
+
+
+def _each(what: str, rehearsals: Iterable[Rehearsal]) -> list[str]:
+    """The names that rehearsals tell, each once."""
+    return sorted({name for rehearsed in rehearsals for name in getattr(rehearsed, what)})
 
 
 # ------------------------------------------------------------------------------------------------------------ protocol

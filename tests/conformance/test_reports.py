@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from jsonschema import Draft202012Validator
 
 from cnnkit.conformance.report import CaseResult, Report
 from cnnkit.conformance.reports import report_schema, to_badge, to_html, to_json, to_junit, to_markdown
-from cnnkit.conformance.reports.style import DARK, LIGHT, STATES
+from cnnkit.conformance.reports.style import DARK, LIGHT, STATES, STYLE
 
 SCHEMA_FILE = Path(__file__).parent.parent.parent / "docs" / "reference" / "conformance-report.schema.json"
 FORMS = {"json": to_json, "junit": to_junit, "html": to_html, "markdown": to_markdown, "badge": to_badge}
@@ -95,6 +96,17 @@ PART = {"verdict": "partial", "only": ("dense.*", "conv2d.*")}
 """The fields of a report on a part of the suite."""
 
 
+PLAN = {
+    "tier": "plan",
+    "verdict": "plan",
+    "platform": "Linux-6",
+    "probed": "no-device: finds no GPU",
+    "kernels": ("im2col", "softmax"),
+    "compiled_for": ("sm_75", "sm_90"),
+}
+"""The fields of a report on the tier plan, on a machine without the device."""
+
+
 def hostile_report(outcome="failed"):
     """One in which every text that comes from outside is as bad as it can be."""
     said = dict.fromkeys(["id", "claim", "message", "error", "traceback", "repro", "reason", "issue"], HOSTILE)
@@ -160,6 +172,74 @@ def test_no_form_of_a_report_on_a_part_is_green_or_red():
     assert caveat.replace("*", r"\*") in texts["markdown"]
     assert f"<title>{said}" in texts["badge"]
     assert not re.search("#1f7a3d|#b3261e", texts["badge"])
+
+
+PLAN_SAYS = (
+    "acme passes the tier plan of the conformance suite 1.0 at the level training in float32 and float64. Plan only: "
+    "nothing was run. Tier plan on Linux-6, 2026-11-24 12:00:00 UTC. The probe said there: no-device: finds no GPU. "
+    "Compiled for sm_75 and sm_90: 2 kernels."
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_plan_says_that_it_is_one_and_where_and_when_it_was_made(form):
+    text = FORMS[form](report_of(PASSED, **PLAN))
+    assert not re.search("(?i)green|#1f7a3d", text.replace(STYLE, ""))
+    for words in {
+        "json": ['"tier": "plan"', '"verdict": "plan"', "no-device: finds no GPU", "Linux-6", "2026-11-24T12:00:00"],
+        "junit": ["tier plan only", "conformance-plan.acme.dense", "finds no GPU", "Linux-6", "2026-11-24T12:00:00"],
+        "html": [
+            "<strong>Plan.</strong>",
+            PLAN_SAYS.partition(" Tier")[0],
+            PLAN_SAYS.partition("run. ")[2],
+            "sm_75, sm_90",
+        ],
+        "markdown": ["## Conformance of `acme`: ◇ plan", PLAN_SAYS.replace("_", "\\_")],
+        "badge": ["plan only, not run", PLAN_SAYS],
+    }[form]:
+        assert words in text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_passes_in_a_plan_does_not_look_as_what_was_run_and_passed(form):
+    planned = [one.model_copy(update={"units": None}) for one in PASSED]  # nothing is computed, nothing measured
+    text = FORMS[form](report_of(planned, **PLAN)).replace(STYLE, "")
+    assert "✓" not in text
+    assert 'class="passed"' not in text
+    text = FORMS[form](report_of(PASSED)).replace(STYLE, "")
+    assert "◇" not in text
+    assert "plan" not in text.replace("planned", "")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_plan_for_a_device_does_not_say_that_anything_was_on_it(form):
+    text = FORMS[form](report_of(PASSED, **PLAN, device="cuda:0", device_given=True))
+    assert "on cuda:0" not in text
+    assert form in ("json", "junit") or "for cuda:0" in text or "cuda:0: planned for, not run on" in text
+
+
+def test_a_failure_of_a_plan_is_repeated_by_the_tier_plan():
+    report = report_of([case(outcome="failed", stage="compare")], tier="plan", device="cuda:0", device_given=True)
+    command = "cnnkit conformance acme --only dense.forward.wide --precision float32 --tier plan --device cuda:0"
+    assert f"$ {command}" in to_markdown(report)
+    assert f"To repeat it: {command}" in to_junit(report)
+    assert f"$ {command}" in to_html(report)
+
+
+def test_a_report_from_before_there_were_tiers_is_one_of_the_tier_run():
+    later = ("tier", "probed", "kernels", "compiled_for")
+    old = {name: value for name, value in json.loads(to_json(report_of(PASSED))).items() if name not in later}
+    Draft202012Validator(report_schema()).validate(old)
+    assert Report.model_validate(old) == report_of(PASSED)
+    assert Report.model_validate(old).tier == "run"
+
+
+@pytest.mark.parametrize("fields", [{"tier": "plan", "verdict": "green"}, {"tier": "run", "verdict": "plan"}])
+def test_no_plan_is_green_and_no_run_is_a_plan(fields):
+    with pytest.raises(pydantic.ValidationError, match="which no report of the tier"):
+        report_of(PASSED, **fields)
+    assert not report_of(PASSED, **PLAN).green
+    assert report_of(PASSED, **PLAN).planned
 
 
 def test_the_command_that_repeats_a_failure_names_the_device_only_where_it_was_asked_for():
@@ -481,7 +561,7 @@ def test_a_red_verdict_names_every_precision_that_was_tried():
 def test_a_precision_that_only_a_case_names_is_not_hidden():
     report = report_of(PASSED, precisions=("float32",))
     assert "| `dense` | ✓ 2 passed | ✓ 1 passed |" in to_markdown(report)
-    assert badge_of(report)[1] == "training float32 float64 · 3 passed"
+    assert badge_of(report)[1] == "training float32 float64 · 3 passed · 2026-11-24"
 
 
 def test_one_failure_among_very_many_can_be_seen_in_the_bar():
@@ -746,21 +826,30 @@ def badge_of(report):
         (PASSED, {"verdict": "red"}, "red · too little ran · training"),
         ((*PASSED, LEFT_OUT), {"verdict": "red"}, "red · 1 not run · training"),
         (PASSED, {"verdict": "red", "ledger_problems": ("x", "y")}, "red · 2 wrong in the ledger · training"),
+        (PASSED, PLAN, "plan only, not run · training float32 float64"),
+        (PASSED, PLAN | {"device": "cuda:0", "device_given": True}, "plan only, not run · training float32 float64"),
+        ((*PASSED, REFUSED), PLAN, "plan only, not run · training float32 float64 · 1 refused"),
+        ((*PASSED, LEFT_OUT), PLAN | PART, "partial · plan only, not run · training float32 float64 · 1 not run"),
+        (ALL, PLAN | {"verdict": "red"}, "red · 1 failed · plan only, not run · training"),
     ],
 )
 def test_the_badge_says_the_verdict_and_hides_nothing(cases, fields, said):
-    assert badge_of(report_of(cases, **fields))[1] == said
+    assert badge_of(report_of(cases, **fields))[1] == f"{said} · 2026-11-24"
 
 
-def test_the_title_of_the_badge_names_backend_and_suite():
-    title, _ = badge_of(report_of((*PASSED, REFUSED), suite="1.7"))
+def test_the_title_of_the_badge_names_backend_suite_tier_place_and_time():
+    title, _ = badge_of(report_of((*PASSED, REFUSED), suite="1.7", device="cuda:0", platform="Linux-6"))
     assert title == (
-        "acme passes the conformance suite 1.7 at the level training in float32 and float64. "
-        "Of 4 cases: 3 passed, 1 refused."
+        "acme passes the conformance suite 1.7 at the level training in float32 and float64 on cuda:0. "
+        "Tier run on cuda:0, Linux-6, 2026-11-24 12:00:00 UTC. Of 4 cases: 3 passed, 1 refused."
     )
 
 
-@pytest.mark.parametrize(("cases", "fields"), [(ALL, {}), (PASSED, {}), (PASSED, PART)])
+def test_a_badge_without_a_date_says_none():
+    assert badge_of(report_of(PASSED, started="yesterday"))[1] == "training float32 float64 · 3 passed"
+
+
+@pytest.mark.parametrize(("cases", "fields"), [(ALL, {}), (PASSED, {}), (PASSED, PART), (PASSED, PLAN)])
 def test_the_badge_is_white_on_colours_that_it_stands_out_from(cases, fields):
     text = to_badge(report_of(cases, **fields))
     assert '<g fill="#fff"' in text

@@ -1,4 +1,4 @@
-"""The report as a badge for a README: one line of SVG that hides neither level, precision, device nor refusals."""
+"""The report as a badge for a README: one line of SVG that hides neither tier, level, device, refusals nor age."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Final
 from cnnkit.conformance.report import Report
 from cnnkit.conformance.reports.digest import (
     WORDS,
+    began_on,
     cases_in_words,
     claimed,
     counted,
     headline,
     only_in_words,
     printable,
+    whereabouts,
 )
 
 LABEL: Final = "conformance"
 GREY: Final = "#4a4a4a"
-COLOURS: Final = {"green": "#1f7a3d", "red": "#b3261e", "partial": "#6b6b6b"}
+COLOURS: Final = {"green": "#1f7a3d", "red": "#b3261e", "partial": "#6b6b6b", "plan": "#2a5794"}
 """White text on each of them has a contrast of more than 4.5."""
 
 _NARROW, _WIDE = frozenset("fijlrtI.,:;'|!·()[]- "), frozenset("mwMW@%")
@@ -26,8 +28,10 @@ _NARROW, _WIDE = frozenset("fijlrtI.,:;'|!·()[]- "), frozenset("mwMW@%")
 
 def to_badge(report: Report) -> str:
     """An SVG picture, 20 high. Its title says what there is no room for."""
-    said = " · ".join(_said(report))
-    title = " ".join([headline(report), f"Of {cases_in_words(len(report.cases))}: {counted(report.counts)}."])
+    said = " · ".join(filter(None, _said(report)))
+    title = " ".join(
+        [headline(report), whereabouts(report), f"Of {cases_in_words(len(report.cases))}: {counted(report.counts)}."]
+    )
     left = _width(LABEL) + 12
     end = left + _width(said) + 12
     title, said = escape(printable(title)), escape(printable(said))
@@ -47,13 +51,16 @@ def to_badge(report: Report) -> str:
 def _said(report: Report) -> list[str]:
     """What was asked for, and what came of it."""
     counts = report.counts
-    device = [report.device] if report.device else []
+    planned = ["plan only, not run"] if report.tier == "plan" else []
+    device = [report.device] if report.device and not planned else []
+    when = [began_on(report)] if began_on(report) else []
     if report.red:
-        return ["red", _why_red(report), report.level, *device]
+        return ["red", _why_red(report), *planned, report.level, *device, *when]
     part = ["partial"] if report.partial else []
     said = " ".join([report.level, *claimed(report)]) + only_in_words(report)
     others = [f"{counts[key]} {WORDS[key]}" for key in ("refused", "deviates", "not-run") if counts[key]]
-    return [*part, said, *device, " + ".join([f"{counts['passed']} passed", *others])]
+    passed = [] if planned else [f"{counts['passed']} passed"]
+    return [*part, *planned, said, *device, " + ".join([*passed, *others]), *when]
 
 
 def _why_red(report: Report) -> str:

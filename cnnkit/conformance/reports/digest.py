@@ -12,11 +12,15 @@ from typing import Final, Literal, TypeAlias
 from cnnkit.conformance.report import MAIN_PRECISION, OUTCOMES, CaseResult, Report
 from cnnkit.conformance.selection import area_of, replay_command
 
-State: TypeAlias = Literal["passed", "failed", "deviates", "partly", "refused", "not-run", "none"]
-"""What became of a group of cases; `partly` passed and partly was refused or left out."""
+State: TypeAlias = Literal["passed", "planned", "failed", "deviates", "partly", "refused", "not-run", "none"]
+"""What became of a group of cases; `partly` passed and partly was refused or left out.
+
+`planned` is what passes in the tier `plan`: nothing was computed, and it never looks as what was.
+"""
 
 SYMBOLS: Final[Mapping[State, str]] = {
     "passed": "✓",
+    "planned": "◇",
     "failed": "✗",
     "deviates": "≠",
     "partly": "◐",
@@ -25,7 +29,7 @@ SYMBOLS: Final[Mapping[State, str]] = {
     "none": "·",
 }
 
-STATES: Final[Mapping[str, State]] = {"green": "passed", "red": "failed", "partial": "partly"}
+STATES: Final[Mapping[str, State]] = {"green": "passed", "red": "failed", "partial": "partly", "plan": "planned"}
 """What each verdict looks like."""
 
 WORST_FIRST: Final = ("failed", "deviates", "passed", "refused", "not-run")
@@ -69,17 +73,40 @@ def claimed(report: Report) -> list[str]:
 def headline(report: Report) -> str:
     """The verdict as a sentence that hides neither level nor precision nor device."""
     precisions = listed(precisions_of(report) if report.red else claimed(report))
-    device = f" on {report.device}" if report.device else ""
-    verb = {"green": "passes", "red": "does not pass", "partial": "was tried in a part of"}[report.verdict]
-    return (
-        f"{report.backend} {verb} the conformance suite {report.suite} "
-        f"at the level {report.level} in {precisions or 'no precision'}{only_in_words(report)}{device}."
-    )
+    passes = {"red": "does not pass", "partial": "was tried in a part of"}.get(report.verdict, "passes")
+    asked = f"at the level {report.level} in {precisions or 'no precision'}{only_in_words(report)}"
+    device = report.device
+    if report.tier == "plan":
+        meant = f" for {device}" if device else ""
+        return (
+            f"{report.backend} {passes} the tier plan of the conformance suite {report.suite} {asked}{meant}. "
+            "Plan only: nothing was run."
+        )
+    return f"{report.backend} {passes} the conformance suite {report.suite} {asked}{f' on {device}' if device else ''}."
+
+
+def whereabouts(report: Report) -> str:
+    """Which tier ran, where and when, as a sentence; what was only planned names no device that it ran on."""
+    when = f", {began(report)}"
+    if report.tier == "run":
+        places = ", ".join(filter(None, [report.device, report.platform]))
+        return f"Tier run{f' on {places}' if places else ''}{when}."
+    here = f" on {report.platform}" if report.platform else ""
+    probed = f" The probe said there: {report.probed}." if report.probed else ""
+    return f"Tier plan{here}{when}.{probed}{compiled(report)}"
+
+
+def compiled(report: Report) -> str:
+    """What was compiled without the device, and for what, as a sentence after another; nothing if nothing was."""
+    if not report.kernels:
+        return ""
+    kernels = f"{len(report.kernels):,} kernel{'' if len(report.kernels) == 1 else 's'}"
+    return f" Compiled for {listed(report.compiled_for)}: {kernels}."
 
 
 def only_in_words(report: Report) -> str:
-    """` only` after the precisions of a green report if the main one is not among them."""
-    return " only" if report.green and MAIN_PRECISION not in claimed(report) else ""
+    """` only` after the precisions of a report in which all is well if the main one is not among them."""
+    return " only" if (report.green or report.planned) and MAIN_PRECISION not in claimed(report) else ""
 
 
 def caveats(report: Report) -> list[str]:
@@ -145,12 +172,22 @@ def began(report: Report) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} {moment.tzname() or ''}".strip()
 
 
+def began_on(report: Report) -> str:
+    """`2026-11-24`, or nothing if the report has no such date."""
+    try:
+        return f"{datetime.fromisoformat(report.started):%Y-%m-%d}"
+    except ValueError:
+        return ""
+
+
 def repro_command(report: Report, case: CaseResult) -> str:
-    """The command line that repeats a failure; empty where no file was saved."""
-    if case.repro is None:
+    """The command line that repeats a failure; empty where no file was saved of one that takes a file."""
+    if case.repro is None and report.tier == "run":
         return ""
     device = report.device if report.device_given else None
-    return replay_command(report.backend, case, level=report.level, device=device, options=report.options)
+    return replay_command(
+        report.backend, case, level=report.level, device=device, options=report.options, tier=report.tier
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- groups
@@ -184,6 +221,11 @@ def feature_matrix(report: Report) -> dict[str, dict[str, Counter[str]]]:
         for feature in case.features:
             matrix[feature][case.precision][case.outcome] += 1
     return matrix
+
+
+def look_of(state: State, report: Report) -> State:
+    """What a state looks like in this report: what passes in the tier `plan` was planned."""
+    return "planned" if state == "passed" and report.tier == "plan" else state
 
 
 def state_of(counts: Mapping[str, int]) -> State:

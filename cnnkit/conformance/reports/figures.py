@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cnnkit.conformance.measure import THRESHOLD
-from cnnkit.conformance.report import OUTCOMES, CaseResult
+from cnnkit.conformance.report import OUTCOMES, CaseResult, Report
 from cnnkit.conformance.reports.digest import (
     WORDS,
     by_area,
     cases_in_words,
+    look_of,
     seconds_in_words,
     units_in_words,
     worst,
@@ -25,18 +26,21 @@ SMALLEST_POWER, LARGEST_POWER = -2, 9
 """Errors are drawn from 10**-2 units to what there is, and to 10**9 at most."""
 
 
-def outcome_bar(counts: Mapping[str, int]) -> str:
+def outcome_bar(report: Report) -> str:
     """How many cases had each outcome: one bar, and the same in words."""
+    counts = report.counts
     total = sum(counts.values()) or 1
     parts, start = [], 0.0
     for outcome in OUTCOMES:
         share = 100 * counts[outcome] / total
         # What is rare is what matters here: it is never too thin to be seen.
         width = max(share, 0.4) if share else 0.0
-        parts.append(f'<rect class="{outcome}" x="{min(start, 100 - width):.2f}%" width="{width:.2f}%" height="10"/>')
+        parts.append(
+            f'<rect class="{look_of(outcome, report)}" x="{min(start, 100 - width):.2f}%" width="{width:.2f}%" height="10"/>'
+        )
         start += share
     words = "".join(
-        f"<li>{mark(outcome if counts[outcome] else 'none', f'<b>{counts[outcome]:,}</b> {WORDS[outcome]}', outcome)}</li>"
+        f"<li>{mark(look_of(outcome, report) if counts[outcome] else 'none', f'<b>{counts[outcome]:,}</b> {WORDS[outcome]}', look_of(outcome, report))}</li>"
         for outcome in OUTCOMES
     )
     return f'<svg height="14" aria-hidden="true">{"".join(parts)}</svg>\n<ul class="counts">{words}</ul>'

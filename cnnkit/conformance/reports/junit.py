@@ -17,7 +17,8 @@ def to_junit(report: Report) -> str:
     A report that is red although no case failed has one test case more, `verdict`, which fails: no reader of the
     document may take it for green.
     """
-    root = ET.Element("testsuites", name=f"cnnkit conformance {report.suite}: {report.backend}")
+    tier = "" if report.tier == "run" else f", tier {report.tier} only"
+    root = ET.Element("testsuites", name=f"cnnkit conformance {report.suite}{tier}: {report.backend}")
     suites = [_suite(report, area, cases) for area, cases in by_area(report.cases).items()]
     if report.red and not report.failures:
         suites.append(_verdict_suite(report))
@@ -52,9 +53,13 @@ def _properties(report: Report) -> Mapping[str, str]:
         "suite": report.suite,
         "backend": report.backend,
         "distribution": report.distribution,
+        "tier": report.tier,
         "level": report.level,
         "precision": ", ".join(report.precisions),
         "device": report.device or "",
+        "probed": report.probed,
+        "kernels": ", ".join(report.kernels),
+        "compiled_for": ", ".join(report.compiled_for),
         "seed": str(report.seed),
         "only": ", ".join(report.only),
         "platform": report.platform,
@@ -68,8 +73,7 @@ def _properties(report: Report) -> Mapping[str, str]:
 
 
 def _testcase(report: Report, area: str, case: CaseResult) -> ET.Element:
-    place = f"conformance.{report.backend}.{area}"
-    element = ET.Element("testcase", name=case.name, classname=place, time=f"{case.seconds:.3f}")
+    element = ET.Element("testcase", name=case.name, classname=f"{_place(report)}.{area}", time=f"{case.seconds:.3f}")
     if case.outcome == "failed":
         said = clipped(case.message.partition("\n")[0], MESSAGE_LIMIT) or case.claim
         failure = ET.SubElement(element, "failure", type=case.stage or "compare", message=said)
@@ -79,13 +83,19 @@ def _testcase(report: Report, area: str, case: CaseResult) -> ET.Element:
     return element
 
 
+def _place(report: Report) -> str:
+    """What stands in front of an area, so that a reader of several documents takes no plan for a run."""
+    return f"conformance.{report.backend}" if report.tier == "run" else f"conformance-{report.tier}.{report.backend}"
+
+
 def _account(report: Report, case: CaseResult) -> str:
     units = units_in_words(case.units)
+    command = repro_command(report, case)
     parts = [
         f"Claim: {case.claim}",
         case.message,
         f"Error: {units} units" if units else "",
-        f"To repeat it: {repro_command(report, case)}" if case.repro else "",
+        f"To repeat it: {command}" if command else "",
         case.traceback.rstrip(),
     ]
     return "\n".join(part for part in parts if part)
@@ -105,7 +115,7 @@ def _why_skipped(case: CaseResult) -> str:
 
 def _verdict_suite(report: Report) -> ET.Element:
     suite = _bare_suite(report, "verdict", 1, 1, 0, 0.0)
-    element = ET.SubElement(suite, "testcase", name="verdict", classname=f"conformance.{report.backend}", time="0.000")
+    element = ET.SubElement(suite, "testcase", name="verdict", classname=_place(report), time="0.000")
     failure = ET.SubElement(
         element, "failure", type="verdict", message=clipped(" ".join(report.reasons), MESSAGE_LIMIT)
     )

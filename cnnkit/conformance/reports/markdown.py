@@ -10,18 +10,19 @@ from cnnkit.conformance.reports.digest import (
     STATES,
     SYMBOLS,
     WORST_FIRST,
-    began,
     caveats,
     clipped,
     counted,
     feature_matrix,
     headline,
+    look_of,
     precisions_of,
     printable,
     repro_command,
     seconds_in_words,
     state_of,
     units_in_words,
+    whereabouts,
 )
 
 MOST_FAILURES = 20
@@ -31,7 +32,7 @@ MESSAGE_LIMIT = 600
 def to_markdown(report: Report) -> str:
     """The verdict, counts, features by precision, and the first failures."""
     blocks = [f"## Conformance of {_code(report.backend)}: {SYMBOLS[STATES[report.verdict]]} {report.verdict}"]
-    blocks.append(_text(headline(report)))
+    blocks.append(_text(f"{headline(report)} {whereabouts(report)}"))
     reasons = [*report.reasons, *caveats(report)]
     blocks += ["\n".join(f"- {_text(reason)}" for reason in reasons)] if reasons else []
     blocks.append(f"**{counted(report.counts)}** in {seconds_in_words(report.seconds)} ({_text(_made_of(report))}).")
@@ -42,21 +43,21 @@ def to_markdown(report: Report) -> str:
 
 def _made_of(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    return ", ".join(part for part in (began(report), f"seed {report.seed}", versions) if part)
+    return ", ".join(part for part in (f"seed {report.seed}", versions) if part)
 
 
 def _features(report: Report) -> list[str]:
     precisions = precisions_of(report)
     rows = [
-        _row(_code(feature), *(_cell(found[precision]) for precision in precisions))
+        _row(_code(feature), *(_cell(report, found[precision]) for precision in precisions))
         for feature, found in feature_matrix(report).items()
     ]
     head = [_row("feature", *precisions), _row("---", *("---" for _ in precisions))]
     return ["### Features", "\n".join([*head, *rows])] if rows else []
 
 
-def _cell(counts: Mapping[str, int]) -> str:
-    state = state_of(counts)
+def _cell(report: Report, counts: Mapping[str, int]) -> str:
+    state = look_of(state_of(counts), report)
     return SYMBOLS[state] if state == "none" else f"{SYMBOLS[state]} {counted(counts, WORST_FIRST)}"
 
 
@@ -73,7 +74,8 @@ def _failure(report: Report, case: CaseResult) -> str:
     units = units_in_words(case.units)
     measured = f", {units} units" if units else ""
     lines = [f"**{_code(case.name)}** at the stage {case.stage or 'compare'}{measured}: {_text(case.claim)}"]
-    shown = [clipped(case.message, MESSAGE_LIMIT), *([f"$ {repro_command(report, case)}"] if case.repro else [])]
+    command = repro_command(report, case)
+    shown = [clipped(case.message, MESSAGE_LIMIT), *([f"$ {command}"] if command else [])]
     return "\n\n".join([*lines, _block("\n".join(shown))])
 
 

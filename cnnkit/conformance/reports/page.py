@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cnnkit.conformance.report import Report
 from cnnkit.conformance.reports import sections
-from cnnkit.conformance.reports.digest import STATES, caveats, headline
+from cnnkit.conformance.reports.digest import STATES, caveats, headline, whereabouts
 from cnnkit.conformance.reports.figures import outcome_bar
 from cnnkit.conformance.reports.markup import e, mark
 from cnnkit.conformance.reports.style import STYLE
@@ -40,8 +40,9 @@ def to_html(report: Report) -> str:
 <header>
 <h1>Conformance report of {e(report.backend)}</h1>
 <p class="verdict">{mark(STATES[report.verdict], f"<strong>{report.verdict.capitalize()}.</strong>")} {e(sentence)}</p>
+<p class="soft">{e(whereabouts(report))}</p>
 {_reasons(report)}
-{outcome_bar(report.counts)}
+{outcome_bar(report)}
 <nav aria-label="Contents">{"".join(f'<a href="#{anchor}">{title}</a>' for anchor, title in _PARTS.items())}</nav>
 </header>
 <main>

@@ -7,6 +7,9 @@ from typing import Any
 
 from cnnkit.conformance.report import OUTCOMES, REPORT_FORMAT, Report
 
+LATER = ("tier", "probed", "kernels", "compiled_for")
+"""Fields that older reports do not have. Without them a report is of the tier run."""
+
 
 def to_json(report: Report) -> str:
     """The whole report, `counts` too. `Report.model_validate_json` reads it.
@@ -32,8 +35,8 @@ def report_schema() -> dict[str, Any]:
         "type": "object",
     }
     schema["properties"]["cases"] = cases
-    # All of it is always written, so all of it can be relied on.
-    schema["required"] = list(schema["properties"])
+    # All of it is always written, so all of it can be relied on, but for what older reports do not have.
+    schema["required"] = [name for name in schema["properties"] if name not in LATER]
     result = schema["$defs"]["CaseResult"]
     result["required"] = list(result["properties"])
     return {

@@ -14,6 +14,7 @@ from cnnkit.conformance.reports.digest import (
     clipped,
     feature_matrix,
     listed,
+    look_of,
     precisions_of,
     repro_command,
     seconds_in_words,
@@ -29,6 +30,8 @@ FAILURES_IN_FULL = 40
 MESSAGE_LIMIT, TRACEBACK_LIMIT = 4_000, 20_000
 MOST = 20
 
+TIERS = {"plan": "plan: what can be proved without the device", "run": "run: everything that computes"}
+
 
 def ran(report: Report) -> str:
     """What was tried, on what, and how to try it again."""
@@ -37,9 +40,13 @@ def ran(report: Report) -> str:
         [
             ("Backend", f"<b>{e(report.backend)}</b>"),
             ("Distribution", e(report.distribution)),
+            ("Tier", e(TIERS[report.tier])),
             ("Level", e(report.level)),
             ("Precisions", e(", ".join(report.precisions))),
-            ("Device", e(report.device) if report.device else "the backend's own choice"),
+            ("Device", _device(report)),
+            ("Probe", e(report.probed)),
+            ("Compiled for", e(", ".join(report.compiled_for))),
+            ("Kernels", ", ".join(map(name, report.kernels))),
             ("Options", e(options) or "none"),
             ("Suite", e(report.suite)),
             ("Only", ", ".join(map(name, report.only))),
@@ -52,6 +59,11 @@ def ran(report: Report) -> str:
     )
     versions = facts((key, e(value)) for key, value in report.versions.items())
     return section("ran", "What ran", asked, f"<h3>Versions</h3>\n{versions}" if report.versions else "")
+
+
+def _device(report: Report) -> str:
+    said = report.device or "the backend's own choice"
+    return e(f"{said}: planned for, not run on" if report.tier == "plan" else said)
 
 
 # ------------------------------------------------------------------------------------------------------------ failures
@@ -102,16 +114,17 @@ def features(report: Report) -> str:
     """What became of the cases that need each feature, in each precision."""
     precisions = precisions_of(report)
     rows = [
-        [name(feature), *(_counted_cell(found[precision]) for precision in precisions)]
+        [name(feature), *(_counted_cell(report, found[precision]) for precision in precisions)]
         for feature, found in feature_matrix(report).items()
     ]
     caption = "Cases that need each feature. A case counts for every feature that it needs."
+    caption += " They are planned, and nothing of them was run." if report.tier == "plan" else ""
     return section("features", "Features", table(caption, ["Feature", *map(e, precisions)], rows, "matrix"))
 
 
-def _counted_cell(counts: Mapping[str, int]) -> str:
+def _counted_cell(report: Report, counts: Mapping[str, int]) -> str:
     words = [f'<span class="whole">{counts[key]:,} {WORDS[key]}</span>' for key in WORST_FIRST if counts[key]]
-    return mark(state_of(counts), ", ".join(words) or "none")
+    return mark(look_of(state_of(counts), report), ", ".join(words) or "none")
 
 
 def errors(report: Report) -> str:
@@ -183,7 +196,7 @@ def everything(report: Report) -> str:
     rows = [
         [
             f"{name(found)}<small>{e(next(iter(by_precision.values())).claim)}</small>",
-            *(_outcome(by_precision.get(precision)) for precision in precisions),
+            *(_outcome(report, by_precision.get(precision)) for precision in precisions),
         ]
         for found, by_precision in results.items()
     ]
@@ -196,11 +209,11 @@ def everything(report: Report) -> str:
     )
 
 
-def _outcome(case: CaseResult | None) -> str:
+def _outcome(report: Report, case: CaseResult | None) -> str:
     if case is None:
         return mark("none", "not asked")
     stage = f" at {e(case.stage)}" if case.outcome in ("failed", "deviates") and case.stage else ""
     units = units_in_words(case.units)
     measured = [f"{units}{'' if units == 'not finite' else ' units'}" if units else "", seconds_in_words(case.seconds)]
     beside = "" if case.outcome == "not-run" else f"<small>{', '.join(part for part in measured if part)}</small>"
-    return f"{mark(case.outcome, WORDS[case.outcome] + stage)}{beside}"
+    return f"{mark(look_of(case.outcome, report), WORDS[case.outcome] + stage)}{beside}"

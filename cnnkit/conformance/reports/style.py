@@ -13,6 +13,7 @@ LIGHT: Final = {
     "soft": "#585b60",
     "link": "#1a4f9c",
     "passed": "#1c6b38",
+    "planned": "#2a5794",
     "failed": "#b3261e",
     "deviates": "#7d5200",
     "partly": "#7d5200",
@@ -29,6 +30,7 @@ DARK: Final = {
     "soft": "#a9aeb5",
     "link": "#8fb8f5",
     "passed": "#74cc91",
+    "planned": "#8fb8f5",
     "failed": "#ff8a7d",
     "deviates": "#e3b65c",
     "partly": "#e3b65c",
@@ -37,7 +39,7 @@ DARK: Final = {
     "none": "#a9aeb5",
 }
 
-STATES: Final = ("passed", "failed", "deviates", "partly", "refused", "not-run", "none")
+STATES: Final = ("passed", "planned", "failed", "deviates", "partly", "refused", "not-run", "none")
 
 _RULES: Final = """
 * { box-sizing: border-box; }
