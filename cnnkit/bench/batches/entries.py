@@ -71,6 +71,13 @@ PEERS: Final[Mapping[str, Peer]] = {
         "peers",
         {"NCHW": {"channels_last": False}, "channels_last": {"channels_last": True}},
     ),
+    "jax": Peer(
+        f"{_HERE}.peers.jax_jit",
+        ("jax", "jaxlib"),
+        "JAX",
+        "peers-jax",
+        {"a call a step": {"loop": False}, "a call an epoch": {"loop": True}},
+    ),
 }
 """By the names that `--peer` takes."""
 
