@@ -117,7 +117,7 @@ def batches(
     set_: common.SetOption = None,
     json_: common.JsonOption = False,
 ) -> None:
-    """Measure training and predicting in batches: backends against Keras, TensorFlow by hand and PyTorch.
+    """Measure training and predicting in batches: backends against Keras, TensorFlow by hand, PyTorch and JAX.
 
     Each contestant has a process of its own, all do the same work, which is checked, and rounds go through all of them.
     The first backend is what the others are compared with. Exit code 1 where somebody's figures do not count.
