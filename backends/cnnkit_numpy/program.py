@@ -20,7 +20,7 @@ from cnnkit.optimizers import Optimizer
 from cnnkit.plan import ActivationOp, Conv2DOp, DenseOp, DropoutOp, GrayscaleOp, MaxPool2DOp, Operation, Plan
 from cnnkit.randomness import dropout_mask
 from cnnkit.state import TrainingState
-from cnnkit_numpy.blas import single_threaded_blas
+from cnnkit.blas import single_threaded_blas
 from cnnkit_numpy.layers import ACTIVATIONS, LAYERS, Dropout, Layer, Softmax
 
 P = TypeVar("P")

@@ -1,0 +1,340 @@
+"""Layers for a slice of a batch: each puts calls of an engine into the rows that a network makes again and again.
+
+    x  ->  layer  ->  y          `forward`   reads x, writes y
+    dx <-  layer  <-  dy         `backward`  reads dy, writes dx and the gradients of the parameters
+
+d stands for the derivative of the loss. `dx` is None where nothing further back learns, and everywhere in a network that
+only predicts. How a convolution and its gradients work is told in cnnkit_numpy/layers.py; here each position in each of
+the images has a row in the matrix of patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from cnnkit.arrays import Shape
+from cnnkit.plan import (
+    ActivationOp,
+    AvgPool2DOp,
+    Conv2DOp,
+    DenseOp,
+    DropoutOp,
+    FlattenOp,
+    GrayscaleOp,
+    MaxPool2DOp,
+    PaddingPair,
+    RescaleOp,
+)
+from cnnkit_batched.engine import A, Arena, Calls, Columns, Engine, Windows
+
+MOST_EXTRA: Final = 1.6
+"""The gradient of a convolution's input is worked out as a convolution where that has at most so many times the positions."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One layer's part of the vector of parameters: kernels `(size, filters)`, and the biases as one more row."""
+
+    matrix: A
+    gradient: A | None
+    size: int
+    has_bias: bool
+
+    @property
+    def kernel(self) -> A:
+        """The matrix without the biases."""
+        return self.matrix[: self.size, :]
+
+
+@dataclass
+class Layer:
+    """The arrays and calls of one operation. `reset` renews what other networks may have overwritten in shared memory."""
+
+    y: A
+    dy: A | None = None
+    forward: Calls = field(default_factory=list)
+    backward: Calls = field(default_factory=list)
+    reset: Calls = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a layer is built: engine, memory, the layer's input `x`, and `dx` if the gradient of `x` is wanted.
+
+    `output` makes an array for y; `gradient` one for dy, and is None where nothing learns up to here.
+    """
+
+    engine: Engine
+    arena: Arena
+    x: A
+    dx: A | None
+    output: Callable[[Shape], A]
+    gradient: Callable[[Shape], A] | None
+
+    def begin(self, output_shape: Shape) -> Layer:
+        """A layer without calls, with new arrays."""
+        shape = (self.x.shape[0], *output_shape)
+        return Layer(self.output(shape), self.gradient(shape) if self.gradient else None)
+
+
+# ------------------------------------------------------------------------------------- layers without parameters
+
+
+def rescale(site: Site, op: RescaleOp) -> Layer:
+    """`y = scale x + offset`, so `dx = scale dy`."""
+    layer, engine = site.begin(op.output_shape), site.engine
+    layer.forward = engine.multiply(site.x, op.scale, layer.y)
+    layer.forward += engine.shift(layer.y, op.offset) if op.offset else []
+    if site.dx is not None:
+        layer.backward = engine.multiply(layer.dy, op.scale, site.dx)
+    return layer
+
+
+def grayscale(site: Site, op: GrayscaleOp) -> Layer:
+    """`y = sum over channels of weight * x`, so `dx = weight * dy` for each channel."""
+    layer, engine = site.begin(op.output_shape), site.engine
+    channels = len(op.weights)
+    weights = engine.constant(np.array(op.weights)[:, np.newaxis])  # (channels, 1)
+    layer.forward = engine.product(_matrix(engine, site.x, channels), weights, _matrix(engine, layer.y, 1))
+    if site.dx is not None:
+        layer.backward = engine.product(_matrix(engine, layer.dy, 1), weights.T, _matrix(engine, site.dx, channels))
+    return layer
+
+
+def flatten(site: Site, op: FlattenOp) -> Layer:
+    """The same numbers in a row, row-major: both arrays are views, so there is nothing to do."""
+    shape = (site.x.shape[0], *op.output_shape)
+    dy = None if site.dx is None else site.engine.reshaped(site.dx, shape)
+    return Layer(site.engine.reshaped(site.x, shape), dy)
+
+
+def activation(site: Site, op: ActivationOp, *, in_place: bool) -> Layer:
+    """`y = function(x)`; in place where nobody needs x any more."""
+    engine = site.engine
+    if in_place:
+        layer = Layer(site.x, site.dx)
+    else:
+        layer = site.begin(op.output_shape)
+        layer.forward = engine.copy(site.x, layer.y)
+    layer.forward += engine.activate(layer.y, op.function)
+    if site.dx is not None:
+        layer.backward = engine.activate_back(layer.y, layer.dy, op.function, site.arena)
+        layer.backward += [] if in_place else engine.copy(layer.dy, site.dx)
+    return layer
+
+
+def max_pool(site: Site, op: MaxPool2DOp) -> Layer:
+    """The maximum of each window; the first of equal maxima, in row-major order, gets the whole gradient."""
+    layer, engine = site.begin(op.output_shape), site.engine
+    windows = Windows(op.pool_size, op.strides, (1, 1), op.output_shape[:2])
+    padded = engine.pad(site.x, op.padding, -np.inf, site.arena)
+    dpadded = None if site.dx is None else engine.pad(site.dx, op.padding, 0.0, site.arena)
+    dx = None if dpadded is None else dpadded.array
+    forward, backward = engine.max_pool(padded.array, layer.y, layer.dy, dx, windows, site.arena)
+    layer.forward, layer.reset = [*padded.take_in, *forward], padded.reset
+    layer.backward = backward if dpadded is None else [*backward, *dpadded.hand_back]
+    return layer
+
+
+def avg_pool(site: Site, op: AvgPool2DOp) -> Layer:
+    """The mean of each window over the pixels that are not padding, which share its gradient equally."""
+    layer, engine = site.begin(op.output_shape), site.engine
+    windows = Windows(op.pool_size, op.strides, (1, 1), op.output_shape[:2])
+    padded = engine.pad(site.x, op.padding, 0.0, site.arena)
+    share = engine.constant(_shares(op, windows))  # (height', width', 1)
+    layer.forward = [*padded.take_in, *engine.sum_windows(padded.array, windows, layer.y)]
+    layer.forward += engine.multiply(layer.y, share, layer.y)
+    layer.reset = padded.reset
+    if site.dx is not None:
+        dpadded = engine.pad(site.dx, op.padding, 0.0, site.arena)
+        part = site.arena.scratch("part", layer.y.shape)
+        layer.backward = engine.multiply(layer.dy, share, part)
+        layer.backward += [*engine.spread(part, windows, dpadded.array), *dpadded.hand_back]
+    return layer
+
+
+def _shares(op: AvgPool2DOp, windows: Windows) -> np.ndarray:
+    """One over the number of pixels of each window that are not padding."""
+    counts = []
+    for axis in (0, 1):
+        inside = np.pad(np.ones(op.input_shape[axis]), op.padding[axis])
+        starts = np.arange(windows.output[axis]) * windows.strides[axis]
+        counts.append(inside[starts[:, np.newaxis] + np.arange(windows.size[axis])].sum(axis=1))
+    return 1 / np.outer(*counts)[:, :, np.newaxis]
+
+
+@dataclass
+class Dropping:
+    """What one dropout layer keeps of a slice, `(batch, ...)` and boolean; `off` in prediction."""
+
+    op: DropoutOp
+    kept: A
+
+
+def dropout(site: Site, op: DropoutOp) -> tuple[Layer, Dropping]:
+    """Inverted dropout: what is kept is multiplied by `1 / (1 - rate)`, forward and backward."""
+    layer, engine = site.begin(op.output_shape), site.engine
+    kept = site.arena.keep(layer.y.shape, engine.boolean)
+    scale = 1 / (1 - op.rate)
+    layer.forward = [*engine.multiply(site.x, kept, layer.y), *engine.multiply(layer.y, scale, layer.y)]
+    if site.dx is not None:
+        layer.backward = [*engine.multiply(layer.dy, kept, site.dx), *engine.multiply(site.dx, scale, site.dx)]
+    return layer, Dropping(op, kept)
+
+
+# ---------------------------------------------------------------------------------------- layers with parameters
+
+
+def dense(site: Site, op: DenseOp, weights: Weights, function: str | None) -> Layer:
+    """Every input joined to every unit: `Y = X W`, `dW = X^T dY`, `dX = dY W^T`, with one row an image."""
+    layer, engine = site.begin(op.output_shape), site.engine
+    ones = weights.has_bias and engine.bias_in_columns
+    columns = engine.inputs(site.arena, site.x, ones=ones)
+    layer.forward = [*columns.fill, *_affine(engine, columns.matrix, weights, layer.y, function)]
+    layer.reset = columns.reset
+    if weights.gradient is None or layer.dy is None:
+        return layer
+    layer.backward = engine.activate_back(layer.y, layer.dy, function, site.arena) if function else []
+    layer.backward += _affine_back(site, columns.matrix, weights, layer.dy, weights.gradient)
+    if site.dx is not None:
+        layer.backward += engine.product(layer.dy, weights.kernel.T, site.dx)
+    return layer
+
+
+def convolution(site: Site, op: Conv2DOp, weights: Weights, function: str | None) -> Layer:
+    """Patches times kernels, block by block, each with its biases and `function` while it is in the cache."""
+    layer, engine = site.begin(op.output_shape), site.engine
+    padded = engine.pad(site.x, op.padding, 0.0, site.arena)
+    windows = Windows(op.kernel_size, op.strides, op.dilation, op.output_shape[:2])
+    blocks = list(_blocks(site, padded.array, windows, ones=weights.has_bias and engine.bias_in_columns))
+    rows = _matrix(engine, layer.y, op.filters)
+    layer.forward, layer.reset = [*padded.take_in], [*padded.reset]
+    for block in blocks:
+        layer.forward += block.gather
+        layer.forward += _affine(engine, block.columns.matrix, weights, rows[block.rows, :], function)
+    if weights.gradient is None or layer.dy is None:
+        return layer
+    drows = _matrix(engine, layer.dy, op.filters)
+    layer.backward = engine.activate_back(layer.y, layer.dy, function, site.arena) if function else []
+    part = site.arena.scratch("gradient", weights.gradient.shape)
+    for number, block in enumerate(blocks):
+        into = part if number else weights.gradient
+        layer.backward += block.gather
+        layer.backward += _affine_back(site, block.columns.matrix, weights, drows[block.rows, :], into)
+        layer.backward += engine.add(part, weights.gradient) if number else []
+    if site.dx is not None:
+        layer.backward += _input_gradient(site, op, weights, layer)
+    return layer
+
+
+def _affine(engine: Engine, columns: A, weights: Weights, rows: A, function: str | None) -> Calls:
+    """`rows = function(columns @ kernel + bias)`."""
+    if weights.has_bias and not engine.bias_in_columns:
+        calls = engine.product(columns, weights.kernel, rows)
+        return [*calls, *engine.bias_and_activate(rows, weights.matrix[weights.size, :], function)]
+    calls = engine.product(columns, weights.matrix, rows)
+    return [*calls, *engine.activate(rows, function)] if function else calls
+
+
+def _affine_back(site: Site, columns: A, weights: Weights, drows: A, out: A) -> Calls:
+    """The gradient of kernel and bias into `out`, shaped as `weights.matrix`."""
+    engine = site.engine
+    if weights.has_bias and not engine.bias_in_columns:
+        calls = engine.product_over_rows(columns, drows, out[: weights.size, :], site.arena)
+        return [*calls, *engine.sum_rows(drows, out[weights.size, :])]
+    return engine.product_over_rows(columns, drows, out, site.arena)
+
+
+def _input_gradient(site: Site, op: Conv2DOp, weights: Weights, layer: Layer) -> Calls:
+    """`dx` from `dy`.
+
+    With strides of 1 it is a convolution itself: of dy, with a border, and the kernels turned by half a turn, filters and
+    channels in each other's place. Otherwise every patch gets a gradient, and a pixel the sum of those it is part of.
+    """
+    engine, arena = site.engine, site.arena
+    height, width, channels = op.input_shape
+    border = _border_for_gradient(op)
+    if border is None:
+        calls: Calls = []
+        dpadded = engine.pad(site.dx, op.padding, 0.0, arena)
+        windows = Windows(op.kernel_size, op.strides, op.dilation, op.output_shape[:2])
+        for images in _images_a_block(site, windows, weights.size):
+            dy = _matrix(engine, layer.dy[images, ...], op.filters)
+            parts = arena.scratch("columns", (dy.shape[0], weights.size))
+            calls += engine.product(dy, weights.kernel.T, parts)
+            by_window = engine.reshaped(parts, (-1, *windows.output, *windows.size, channels))
+            calls += engine.scatter(by_window, windows, dpadded.array[images, ...])
+        return [*calls, *dpadded.hand_back]
+    padded = engine.pad(layer.dy, border, 0.0, arena)
+    layer.reset += padded.reset
+    windows = Windows(op.kernel_size, (1, 1), op.dilation, (height, width))
+    turned = arena.keep((windows.area * op.filters, channels))
+    calls = engine.turn(weights.kernel, op, turned)
+    calls += padded.take_in
+    rows = _matrix(engine, site.dx, channels)
+    for block in _blocks(site, padded.array, windows, ones=False):
+        calls += [*block.gather, *engine.product(block.columns.matrix, turned, rows[block.rows, :])]
+    return calls
+
+
+def _border_for_gradient(op: Conv2DOp) -> PaddingPair | None:
+    """The border around dy with which its convolution is as large as the input; None where that does not pay or cannot be."""
+    border = []
+    for axis in (0, 1):
+        before = op.dilation[axis] * (op.kernel_size[axis] - 1) - op.padding[axis][0]
+        after = op.input_shape[axis] - op.output_shape[axis] + op.padding[axis][0]
+        border.append((before, after))
+    area, area_before = (shape[0] * shape[1] for shape in (op.output_shape, op.input_shape))
+    if op.strides != (1, 1) or area_before > MOST_EXTRA * area or min(map(min, border)) < 0:
+        return None
+    return border[0], border[1]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some images, or some rows of one image: the calls that gather its patches, and its rows among all."""
+
+    columns: Columns
+    gather: Calls
+    rows: slice
+
+
+def _images_a_block(site: Site, windows: Windows, size: int) -> Iterator[slice]:
+    """Images in blocks that the engine likes, each at least one image."""
+    count = site.x.shape[0]
+    numbers = windows.output[0] * windows.output[1] * size
+    step = max(1, site.engine.block // numbers) if site.engine.block else count
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def _blocks(site: Site, images: A, windows: Windows, *, ones: bool) -> Iterator[_Block]:
+    engine, channels = site.engine, images.shape[3]
+    (height, width), size = windows.output, windows.area * channels + ones
+    if not engine.block or height * width * size <= engine.block:
+        parts = [(part, 0, height) for part in _images_a_block(site, windows, size)]
+    else:
+        pieces = -(-height * width * size // engine.block)
+        step = -(-height // pieces)
+        firsts = range(0, height, step)
+        parts = [
+            (slice(image, image + 1), first, min(step, height - first))
+            for image in range(images.shape[0])
+            for first in firsts
+        ]
+    for part, first, count in parts:
+        band, seen = windows.rows(first, count)
+        view = images[part, band, :, :] if count < height else images[part, ...]
+        columns = engine.columns(site.arena, (part.stop - part.start, count, width), seen, channels, ones=ones)
+        begin = (part.start * height + first) * width
+        rows = slice(begin, begin + (part.stop - part.start) * count * width)
+        yield _Block(columns, engine.gather(view, seen, columns), rows)
+
+
+def _matrix(engine: Engine, array: A, columns: int) -> A:
+    """`array`, which is contiguous, as a matrix with so many columns: a view."""
+    return engine.reshaped(array, (-1, columns))

@@ -1,0 +1,79 @@
+"""Memory of a network: one block that all its arrays lie in, measured before it is taken."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, final
+
+import numpy as np
+
+from cnnkit.arrays import Array, Shape
+from cnnkit_batched.engine import A, Arena, Engine
+
+ALIGNMENT: Final = 64
+"""Bytes. A line of the cache, and the widest register."""
+
+
+def _room(shape: Shape, dtype: Any) -> int:
+    """The bytes of an array, up to the next line of the cache."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+@final
+class Loose(Arena):
+    """Every array for itself, and the count of what a block would have to hold.
+
+    Memory that nobody writes to is promised by the operating system, not taken: a network built here costs nothing.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.kept = 0
+        self.scratches: dict[str, int] = {}
+
+    @property
+    def bytes(self) -> int:
+        """What a `Block` needs for the same arrays."""
+        return self.kept + sum(self.scratches.values())
+
+    def keep(self, shape: Shape, dtype: Any = None) -> A:
+        self.kept += _room(shape, dtype or self.engine.dtype)
+        return self.engine.empty(shape, dtype)
+
+    def scratch(self, name: str, shape: Shape, dtype: Any = None) -> A:
+        size = _room(shape, dtype or self.engine.dtype)
+        self.scratches[name] = max(size, self.scratches.get(name, 0))
+        return self.engine.empty(shape, dtype)
+
+
+@final
+class Block(Arena):
+    """One block of bytes, shared by networks that take turns: each begins anew at the front."""
+
+    def __init__(self, memory: Array, measured: Loose, dtype: np.dtype[Any]) -> None:
+        self.memory, self.dtype = memory, dtype
+        self.scratches: dict[str, int] = {}
+        self.end = 0
+        for name, size in measured.scratches.items():
+            self.scratches[name] = self.end
+            self.end += size
+
+    def keep(self, shape: Shape, dtype: Any = None) -> A:
+        start = self.end
+        self.end += _room(shape, dtype or self.dtype)
+        return self._array(start, shape, dtype)
+
+    def scratch(self, name: str, shape: Shape, dtype: Any = None) -> A:
+        return self._array(self.scratches[name], shape, dtype)
+
+    def _array(self, start: int, shape: Shape, dtype: Any) -> A:
+        size = math.prod(shape) * np.dtype(dtype or self.dtype).itemsize
+        return self.memory[start : start + size].view(dtype or self.dtype).reshape(shape)
+
+
+def aligned_bytes(count: int) -> Array:
+    """`count` bytes that begin at a line of the cache."""
+    memory = np.empty(count + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + count]

@@ -1,0 +1,163 @@
+"""All layers for a slice of so many images, as rows of calls: forward, to the output, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+
+from cnnkit.arrays import Shape
+from cnnkit.plan import (
+    ActivationOp,
+    AvgPool2DOp,
+    Conv2DOp,
+    DenseOp,
+    DropoutOp,
+    FlattenOp,
+    GrayscaleOp,
+    MaxPool2DOp,
+    Operation,
+    Plan,
+    RescaleOp,
+    SoftmaxOp,
+)
+from cnnkit_batched import layers
+from cnnkit_batched.engine import A, Arena, Calls, Engine, Head
+from cnnkit_batched.layers import Dropping, Layer, Site
+from cnnkit_batched.vector import Layout
+
+
+def quicker(operations: Sequence[Operation]) -> list[Operation]:
+    """The same computation, to the last bit where no number is NaN, with less to do.
+
+    ReLU and max pooling change places: neither changes which of two numbers is larger, so the same maximum wins, and
+    where it is not positive no gradient passes either way; but fewer numbers are left for the ReLU. And the mean of
+    one channel is that channel.
+    """
+    steps: list[Operation] = []
+    for op in operations:
+        if isinstance(op, GrayscaleOp) and op.weights == (1.0,):
+            continue
+        before = steps[-1] if steps else None
+        if isinstance(op, MaxPool2DOp) and isinstance(before, ActivationOp) and before.function == "relu":
+            steps[-1:] = [op, replace(before, input_shape=op.output_shape, output_shape=op.output_shape)]
+        else:
+            steps.append(op)
+    return steps
+
+
+@final
+class Network:
+    """The layers of `plan` for `count` images on `engine`, with weights and their gradient in vectors.
+
+    Fill `images`, make the calls of `forward`; then `output` holds what the layers before a Softmax give, and `finish`
+    writes probabilities into `probabilities`. Where there is a `gradient` to learn, fill in what `droppings` keep and the
+    `head`, and `backward` writes it.
+    """
+
+    def __init__(
+        self, engine: Engine, arena: Arena, plan: Plan, layout: Layout, vector: A, gradient: A | None, count: int
+    ) -> None:
+        self.engine, self.arena, self.plan, self.count = engine, arena, plan, count
+        self.learns = gradient is not None
+        self.forward: Calls = []
+        self.reset: Calls = []
+        self.droppings: list[Dropping] = []
+        self.scale, self.offset = 1.0, 0.0
+        self.images = arena.keep((count, *plan.input_shape))
+        self.slots = {"y": 0, "dy": 0}
+
+        operations = quicker(plan.operations)
+        if operations and isinstance(operations[0], RescaleOp):
+            first = operations.pop(0)
+            assert isinstance(first, RescaleOp)  # noqa: S101 - seen above
+            self.scale, self.offset = first.scale, first.offset
+        built: list[Layer] = []
+        x, dx, learned = self.images, None, False
+        while operations:
+            op = operations.pop(0)
+            if isinstance(op, SoftmaxOp):
+                break
+            learned = learned or (self.learns and op.layer in layout.places)
+            site = Site(engine, arena, x, dx, self._output, self._gradient if learned else None)
+            layer = self._layer(site, op, operations, layout, vector, gradient)
+            self.forward += layer.forward
+            self.reset += layer.reset
+            built.append(layer)
+            x, dx = layer.y, layer.dy
+        self.output = x
+        self.finish: Calls = []
+        self.probabilities = x
+        self.backward: Calls = []
+        if plan.is_classifier:
+            self.probabilities = arena.keep(x.shape)
+            self.finish = engine.softmax(x, self.probabilities)
+        if self.learns:
+            self.head = Head(arena.keep((count,), np.int32), arena.keep((count,), np.float64))
+            self.backward = engine.cross_entropy(x, self.head, dx)
+            for layer in reversed(built):
+                self.backward += layer.backward
+
+    def _output(self, shape: Shape) -> A:
+        """An array for a layer's output. Without a way back it is needed only until the layer after has read it."""
+        if self.learns:
+            return self.arena.keep(shape)
+        return self.arena.scratch(self._other("y"), shape)
+
+    def _gradient(self, shape: Shape) -> A:
+        """An array for the gradient of a layer's output, which is needed only until the layer has gone back."""
+        return self.arena.scratch(self._other("dy"), shape)
+
+    def _other(self, what: str) -> str:
+        """Two scratches change places, so that a layer reads one and writes the other."""
+        self.slots[what] = 1 - self.slots[what]
+        return f"{what}{self.slots[what]}"
+
+    def _layer(
+        self, site: Site, op: Operation, coming: list[Operation], layout: Layout, vector: A, gradient: A | None
+    ) -> Layer:
+        """The layer of `op`; an activation that follows a layer with weights becomes part of it, and leaves `coming`."""
+        match op:
+            case Conv2DOp() | DenseOp():
+                function = None
+                if coming and isinstance(coming[0], ActivationOp):
+                    follower = coming.pop(0)
+                    assert isinstance(follower, ActivationOp)  # noqa: S101 - seen above
+                    function = follower.function
+                weights = layout.weights(op.layer, vector, gradient)
+                if isinstance(op, Conv2DOp):
+                    return layers.convolution(site, op, weights, function)
+                return layers.dense(site, op, weights, function)
+            case MaxPool2DOp():
+                layer = layers.max_pool(site, op)
+                if coming and isinstance(coming[0], ActivationOp) and coming[0].function == "relu":
+                    # In place: where the maximum is not positive the pool's way back gets no gradient to hand on.
+                    after = Site(site.engine, site.arena, layer.y, layer.dy, site.output, site.gradient)
+                    relu = layers.activation(after, coming.pop(0), in_place=True)
+                    layer.forward += relu.forward
+                    layer.backward = [*relu.backward, *layer.backward]
+                return layer
+            case ActivationOp():
+                return layers.activation(site, op, in_place=False)
+            case AvgPool2DOp():
+                return layers.avg_pool(site, op)
+            case FlattenOp():
+                return layers.flatten(site, op)
+            case RescaleOp():
+                return layers.rescale(site, op)
+            case GrayscaleOp():
+                return layers.grayscale(site, op)
+            case DropoutOp():
+                return self._dropout(site, op)
+        raise AssertionError(f"{type(op).__name__} has no layer")
+
+    def _dropout(self, site: Site, op: DropoutOp) -> Layer:
+        if not self.learns:
+            return Layer(site.x)
+        layer, dropping = layers.dropout(site, op)
+        self.droppings.append(dropping)
+        return layer
+
+
