@@ -29,6 +29,9 @@ THREADS: Final = 256
 BLOCKS: Final = 4096
 """About as many blocks as are started where each works through several pieces: some thirty for each multiprocessor."""
 
+MOST_ACROSS: Final = 65_535
+"""The most blocks along the second axis of a grid: CUDA's own limit."""
+
 SHARES: Final = 1024
 """The most parts into which a sum over many rows is divided; each is a number in memory."""
 
@@ -106,12 +109,10 @@ _NUMBERS: Final = {"int": np.int32, "long long": np.int64, "double": np.float64}
 def prepare(name: str, *arguments: Any) -> Launch:
     """How to start the kernel `name` with `arguments`: arrays, plain numbers, and None for an array that may be missing.
 
-    An `OverflowError` tells of a size that its type does not hold.
+    As many arguments as the kernel takes, or it is a `ValueError`; an `OverflowError` tells of a size that its type does
+    not hold.
     """
     expected = parameters()[name]
-    if len(arguments) != len(expected):
-        names = ", ".join(parameter.name for parameter in expected)
-        raise TypeError(f"{name} takes {len(expected)} arguments ({names}), but {len(arguments)} were given.")
     numbers = {
         parameter.name: argument
         for parameter, argument in zip(expected, arguments, strict=True)
@@ -148,6 +149,10 @@ def _columns_and_lanes(columns: int, rows: int) -> Size:
     return width, max(1, min(rows, THREADS // width))
 
 
+def _across(columns: int, width: int) -> int:
+    return min(math.ceil(columns / width), MOST_ACROSS)
+
+
 def _each(count: int) -> tuple[Size, Size]:
     return (max(1, min(math.ceil(count / THREADS), BLOCKS)),), (THREADS,)
 
@@ -163,7 +168,7 @@ def _image_rows(images: int, rows: int, columns: int, channels: int) -> tuple[Si
 
 def _matrix(rows: int, columns: int) -> tuple[Size, Size]:
     width, lanes = _columns_and_lanes(columns, rows)
-    return (max(1, min(math.ceil(rows / (4 * lanes)), BLOCKS)), math.ceil(columns / width)), (width, lanes)
+    return (max(1, min(math.ceil(rows / (4 * lanes)), BLOCKS)), _across(columns, width)), (width, lanes)
 
 
 def _warps(rows: int) -> tuple[Size, Size]:
@@ -173,7 +178,7 @@ def _warps(rows: int) -> tuple[Size, Size]:
 
 def _column_sums(rows: int, columns: int, shares: int) -> tuple[Size, Size]:
     width, lanes = _columns_and_lanes(columns, rows)
-    return (shares, math.ceil(columns / width)), (width, lanes)
+    return (shares, _across(columns, width)), (width, lanes)
 
 
 def _one_sum(count: int, shares: int = 1) -> tuple[Size, Size]:

@@ -176,6 +176,19 @@ def col2im_keeps_nan_out_of_other_pixels(run):
     assert np.argwhere(np.isnan(dx)).tolist() == [[0, 2, 2, 1]]
 
 
+@check
+def no_images_are_no_work(run):
+    none, case = run.poisoned(0), Windows(0, 4, 5, 2, (2, 2))
+    for name in ("im2col", "col2im"):
+        run(name, none, none, *case.dilated_arguments)
+    run("max_pool", none, none, None, *case.arguments)
+    run("avg_pool", none, none, *case.arguments)
+    run("gather_images_reals", none, np.zeros(0, np.int64), none, 0, 5, 1.0, 0.0)
+    run("bias_activation", none, run.normal(3), 0, 3, FUNCTIONS["relu"])
+    run("softmax", none, none, 0, 3)
+    same(_bias_gradient(run, run.poisoned(0, 3)), [0, 0, 0])
+
+
 def _maxima(case, x):
     """The maximum of each window and its winner: numbers of windows with minus infinity wherever there is padding."""
     values = np.full((*case.size, case.images, *case.out, case.channels), -np.inf)
