@@ -303,3 +303,64 @@ def test_the_command_runs_where_there_is_no_pytest(plugin_folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "PARTIAL" in done.stdout
+
+
+# ----------------------------------------------------------------------------------------------------------------- tiers
+
+
+def test_the_tier_plan_is_no_failure_without_the_device_and_not_green_either(cnnkit):
+    options = ["--tier", "plan", "--precision", "float32", "--json", "r.json", "--badge", "b.svg"]
+    done = cnnkit("conformance", "planned", *options)
+    assert done.code == 0
+    said = " ".join(done.out.split())
+    assert said.startswith("Backend 'planned' (cnnkit-planned 1.0), conformance suite 1.0, tier plan, level training")
+    assert "The probe said there: no-device: finds no chip. Compiled for chip-1 and chip-2: " in said
+    assert "PLAN: what can be proved of backend 'planned' without its device holds" in said
+    assert "Nothing was run: `cnnkit conformance planned` does that, where the device is." in said
+    assert "GREEN" not in said
+    assert json.loads(Path("r.json").read_text(encoding="utf-8"))["verdict"] == "plan"
+    assert "plan only, not run" in Path("b.svg").read_text(encoding="utf-8")
+    assert not Path("conformance-failures").exists()
+
+
+def test_a_part_of_the_tier_plan_is_partial_and_a_failure_says_how_to_repeat_it(cnnkit):
+    part = ["--tier", "plan", "--precision", "float32", "--only"]
+    done = cnnkit("conformance", "planned", *part, "probe.*")
+    assert done.code == 0
+    assert "PARTIAL: nothing failed" in done.out
+    done = cnnkit("conformance", "no-device", *part, "create.options", "--out", "x")
+    assert done.code == 1
+    assert "has no hook cnnkit_rehearse" in " ".join(done.out.split())
+    command = "cnnkit conformance no-device --only create.options --precision float32 --tier plan"
+    assert f"  repeat {command}" in done.out.splitlines()
+    assert not Path("x").exists()
+
+
+def test_the_tier_plan_leaves_the_files_of_the_tier_run_alone(cnnkit):
+    assert cnnkit("conformance", "null", "--only", SQUARE, "--out", "x").code == 1
+    files = sorted(Path("x").iterdir())
+    assert len(files) >= 2
+    cnnkit("conformance", "null", "--tier", "plan", "--only", "probe.*", "--out", "x")
+    assert sorted(Path("x").iterdir()) == files
+
+
+def test_without_the_device_the_tier_run_is_red_and_names_the_other(cnnkit):
+    done = cnnkit("conformance", "planned", "--only", SQUARE)
+    assert done.code == 1
+    said = " ".join(done.out.split())
+    assert "`cnnkit conformance planned --tier plan` says what can be said without it." in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--tier", "dream"], "tier is 'dream'; expected one of plan, run"),
+        (["--tier", "plan", "--update-ledger"], "the ledger tells of what the tier run finds"),
+        (["--tier", "plan", "--only", SQUARE], "no case is called 'dense.forward.square'"),
+        (["--only", "probe.*"], "no case is called 'probe.*'"),
+    ],
+)
+def test_wrong_use_of_tiers_has_the_exit_code_of_wrong_use(cnnkit, arguments, says):
+    done = cnnkit("conformance", "numpy", *arguments)
+    assert done.code == 2
+    assert says in done.err
