@@ -126,7 +126,7 @@ class Network:
                     follower = coming.pop(0)
                     assert isinstance(follower, ActivationOp)  # noqa: S101 - seen above
                     function = follower.function
-                weights = layout.weights(op.layer, vector, gradient)
+                weights = layout.weights(site.engine, op.layer, vector, gradient)
                 if isinstance(op, Conv2DOp):
                     return layers.convolution(site, op, weights, function)
                 return layers.dense(site, op, weights, function)

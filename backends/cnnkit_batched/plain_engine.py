@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cnnkit.arrays import Shape
@@ -17,19 +18,20 @@ from cnnkit_batched.engine import A, Arena, Calls, Columns, Engine, Head, Inputs
 
 @final
 class PlainEngine(Engine):
-    """The primitives over the array namespace `xp`."""
+    """The primitives over the array namespace `xp`. Types are NumPy's throughout: here alone they become those of `xp`."""
 
     bias_in_columns = False
     block = 0
 
     def __init__(self, xp: Any, dtype: Any) -> None:
-        self.xp, self.dtype, self.boolean = xp, dtype, xp.bool
+        self.xp, self.dtype, self.boolean = xp, np.dtype(dtype), np.dtype(np.bool_)
+        self.real = getattr(xp, self.dtype.name)
 
     def empty(self, shape: Shape, dtype: Any = None) -> A:
-        return self.xp.empty(shape, dtype=self.dtype if dtype is None else dtype)
+        return self.xp.empty(shape, dtype=self.real if dtype is None else getattr(self.xp, np.dtype(dtype).name))
 
     def constant(self, values: NDArray[Any]) -> A:
-        return self.xp.asarray(values, dtype=self.dtype)
+        return self.xp.asarray(values, dtype=self.real)
 
     def reshaped(self, array: A, shape: Shape) -> A:
         return self.xp.reshape(array, shape, copy=False)
@@ -70,7 +72,7 @@ class PlainEngine(Engine):
 
     def multiply(self, array: A, factor: A | float, target: A) -> Calls:
         def call() -> None:
-            other = factor if isinstance(factor, float) else self.xp.astype(factor, self.dtype)
+            other = factor if isinstance(factor, float) else self.xp.astype(factor, self.real)
             target[...] = array * other
 
         return [call]
@@ -166,7 +168,7 @@ class PlainEngine(Engine):
 
     def activate_back(self, y: A, dy: A, function: str, arena: Arena) -> Calls:  # noqa: ARG002 - others need room
         def relu() -> None:
-            dy[...] = dy * self.xp.astype(y > 0, self.dtype)
+            dy[...] = dy * self.xp.astype(y > 0, self.real)
 
         def tanh() -> None:
             dy[...] = dy * (1 - y * y)
@@ -192,7 +194,7 @@ class PlainEngine(Engine):
                 lower = x[tap] < y  # False for the maximum, and wherever there is a NaN
                 wins = xp.logical_and(still_open, xp.logical_not(lower))
                 still_open = xp.logical_and(still_open, lower)
-                dx[tap] = dx[tap] + dy * xp.astype(wins, self.dtype)  # type: ignore[index]
+                dx[tap] = dx[tap] + dy * xp.astype(wins, self.real)  # type: ignore[index]
 
         return [forward], [backward] if dx is not None else []
 
@@ -217,8 +219,6 @@ class PlainEngine(Engine):
             # The difference of the scores first: next to a score of 1e30 the logarithm would be lost.
             chosen = xp.sum(xp.where(at_label, shifted, xp.zeros_like(shifted)), axis=1)
             head.losses[...] = xp.log(xp.astype(total[:, 0], xp.float64)) - xp.astype(chosen, xp.float64)
-            dscores[...] = (powers / total - xp.astype(at_label, self.dtype)) * head.weight
+            dscores[...] = (powers / total - xp.astype(at_label, self.real)) * head.weight
 
         return [call]
-
-

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnkit.arrays import Array, Parameters
 from cnnkit.plan import Conv2DOp, DenseOp, Plan
+from cnnkit_batched.engine import A, Engine
 from cnnkit_batched.layers import Weights
 
 ALIGNMENT: Final = 16
@@ -33,12 +34,12 @@ class Layout:
             self.places[op.layer] = self.size, rows, filters, has_bias
             self.size += -(-(rows + has_bias) * filters // ALIGNMENT) * ALIGNMENT
 
-    def weights(self, layer: int, vector: Any, gradient: Any) -> Weights:
+    def weights(self, engine: Engine, layer: int, vector: A, gradient: A | None) -> Weights:
         """The part of `layer` in the vector of parameters, and in that of their gradients, which may be None."""
         start, rows, filters, has_bias = self.places[layer]
 
-        def part(whole: Any) -> Any:
-            return whole[start : start + (rows + has_bias) * filters].reshape(rows + has_bias, filters)
+        def part(whole: A) -> A:
+            return engine.reshaped(whole[start : start + (rows + has_bias) * filters], (rows + has_bias, filters))
 
         return Weights(part(vector), None if gradient is None else part(gradient), rows, has_bias)
 
