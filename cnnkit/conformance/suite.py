@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 from unittest import SkipTest
@@ -24,10 +24,11 @@ from unittest import SkipTest
 from cnnkit import plugins
 from cnnkit.backend import Backend
 from cnnkit.conformance import ledger
-from cnnkit.conformance.case import Case, Level
-from cnnkit.conformance.judging import judge
+from cnnkit.conformance.case import Case, Level, Tier
+from cnnkit.conformance.judging import judge, judge_on
 from cnnkit.conformance.ledger import Ledger, only_predicts
 from cnnkit.conformance.measure import THRESHOLD, CaseFault
+from cnnkit.conformance.plugin_subject import PluginSubject, can_be_planned
 from cnnkit.conformance.refusals import refused_precision, refuses, says_nothing
 from cnnkit.conformance.report import CaseResult, reasons_for_red
 from cnnkit.conformance.reports.digest import units_in_words
@@ -35,8 +36,10 @@ from cnnkit.conformance.selection import (
     PRECISIONS,
     NoBackend,
     Pair,
+    cases_of,
     check_level,
     check_precisions,
+    check_tier,
     load_result,
     pairs,
     replay_command,
@@ -64,6 +67,7 @@ class BoundCase:
     precisions: tuple[str, ...] = PRECISIONS
     device: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    tier: Tier = "run"
 
     def __str__(self) -> str:
         return f"{self.case.id}[{self.precision}]" if self.precision else self.case.id
@@ -79,6 +83,7 @@ def cases(
     level: str | None = None,
     precisions: Sequence[str] = PRECISIONS,
     device: str | None = None,
+    tier: str = "run",
     **options: Any,
 ) -> list[BoundCase]:
     """Every case for the backend `name`, to be given to `check` one by one. No engine is imported.
@@ -91,18 +96,20 @@ def cases(
         level: "inference" or "training"; None is what the backend's ledger claims, or else "training".
         precisions: In which precisions.
         device: One of the backend's devices; None is its own choice.
+        tier: "run" is everything that computes; "plan" what can be proved without the device.
         options: The backend's options.
 
     Raises:
         BackendNotFound: No plugin registers the name.
-        OptionError: `level` or `precisions` is wrong.
+        OptionError: `level`, `precisions` or `tier` is wrong.
     """
     if name not in plugins.backend_names():
         plugins.status(name)  # raises the error that says which there are
     wanted = check_precisions(precisions)
     claimed = check_level(level) or _ledger(name).level or "training"
-    found = [*pairs(suite_cases(), claimed, wanted), (_pseudo_case(_LEDGER), ""), (_pseudo_case(_ENOUGH), "")]
-    return [BoundCase(case, name, precision, claimed, wanted, device, options) for case, precision in found]
+    chosen = check_tier(tier)
+    found = [*pairs(cases_of(chosen), claimed, wanted), (_pseudo_case(_LEDGER), ""), (_pseudo_case(_ENOUGH), "")]
+    return [BoundCase(case, name, precision, claimed, wanted, device, options, chosen) for case, precision in found]
 
 
 def check(bound: BoundCase) -> None:
@@ -139,6 +146,8 @@ def _key(bound: BoundCase, pair: Pair) -> tuple[Any, ...]:
 
 
 def _result(bound: BoundCase) -> CaseResult:
+    if bound.tier == "plan":
+        return _planned(bound)
     made = _backend(bound.backend, bound.device, bound.precision, _Options(bound.options))
     if not isinstance(made, Backend):
         return load_result(bound.pair, made)
@@ -147,6 +156,24 @@ def _result(bound: BoundCase) -> CaseResult:
     except CaseFault as fault:
         raise CaseFault(f"{bound}: the suite itself is at fault, not backend '{bound.backend}': {fault}") from fault
     return tried(bound.pair, {key: value for key, value in vars(verdict).items() if key != "question"})
+
+
+def _planned(bound: BoundCase) -> CaseResult:
+    found = _plugin(bound.backend, bound.device, bound.precision, _Options(bound.options))
+    if not isinstance(found, PluginSubject):
+        return load_result(bound.pair, found)
+    verdict = judge_on(bound.case, found)
+    return tried(bound.pair, {key: value for key, value in vars(verdict).items() if key != "question"})
+
+
+@cache
+def _plugin(name: str, device: str | None, precision: str, options: _Options) -> PluginSubject | Mapping[str, Any]:
+    """The plugin in a precision, to be judged without its device; or why there is none."""
+    status = plugins.status(name, device)
+    if not can_be_planned(status):
+        return {"message": str(plugins.unavailable(status)), "error": status.state}
+    refused = refused_precision(name, device, precision)
+    return {"refused": True, "message": refused} if refused else PluginSubject(name, device, precision, options, status)
 
 
 class _Options(dict[str, Any]):
@@ -184,7 +211,9 @@ def _why_skipped(result: CaseResult) -> str:
 
 
 def _describe(bound: BoundCase, result: CaseResult, problem: str) -> str:
-    replay = replay_command(bound.backend, result, level=bound.level, device=bound.device, options=bound.options)
+    replay = replay_command(
+        bound.backend, result, level=bound.level, device=bound.device, options=bound.options, tier=bound.tier
+    )
     parts = [
         ("claim", result.claim),
         ("stage", _STAGES[result.stage or "compare"]),
@@ -235,21 +264,38 @@ def _not_tried_alone(_: object) -> None:
 
 
 def _check_ledger(bound: BoundCase) -> None:
-    found = _ledger(bound.backend)
-    tried = [_RECORDED.get(_key(bound, pair)) for pair in pairs(suite_cases(), bound.level, bound.precisions)]
-    problems = [*found.problems, *found.unused_features([result for result in tried if result], suite_cases())]
+    found, cases = _ledger(bound.backend), cases_of(bound.tier)
+    tried = [_RECORDED.get(_key(bound, pair)) for pair in pairs(cases, bound.level, bound.precisions)]
+    problems = [*found.problems, *found.unused_features([result for result in tried if result], cases)]
     if problems:
         raise ConformanceFailure("\n".join(problems))
 
 
 def _check_enough_ran(bound: BoundCase) -> None:
-    """Count what passed in this process; of a case that was not tried here, take what hook and ledger say beforehand."""
+    """Count what passed in this process; of a case that was not tried here, take what hook and ledger say beforehand.
+
+    A plan is tried at once, so that nothing has to be said beforehand of what it would find.
+    """
+    if bound.tier == "plan":
+        _check_enough_planned(bound)
+        return
     for precision in bound.precisions:
         made = _backend(bound.backend, bound.device, precision, _Options(bound.options))
         if not isinstance(made, Backend) and not made.get("refused"):
             raise ConformanceFailure(f"nothing ran in {precision}: {made['message']}")
     found = pairs(suite_cases(), bound.level, bound.precisions)
-    results = [_RECORDED.get(_key(bound, pair)) or _beforehand(bound, pair) for pair in found]
+    _require_enough([_RECORDED.get(_key(bound, pair)) or _beforehand(bound, pair) for pair in found])
+
+
+def _check_enough_planned(bound: BoundCase) -> None:
+    results = []
+    for case, precision in pairs(cases_of("plan"), bound.level, bound.precisions):
+        one = replace(bound, case=case, precision=precision)
+        results.append(_RECORDED.get(_key(one, one.pair)) or _ledger(bound.backend).apply(_result(one))[0])
+    _require_enough(results)
+
+
+def _require_enough(results: Sequence[CaseResult]) -> None:
     # A failure has been reported where it happened; here it is only something that has not passed.
     not_failed = {"outcome": "deviates"}
     counted = [result.model_copy(update=not_failed) if result.outcome == "failed" else result for result in results]

@@ -11,6 +11,7 @@ import pytest
 
 from cnnkit.conformance import BoundCase, ConformanceFailure, cases, check, suite
 from cnnkit.conformance.measure import CaseFault
+from cnnkit.conformance.planning import plan_cases
 from cnnkit.conformance.selection import suite_cases
 from cnnkit.errors import BackendNotFound, OptionError
 
@@ -30,7 +31,7 @@ def test_conformance(case):
 def _plugins(plugin_folder, on_path):
     on_path(plugin_folder)
     yield
-    for cache in (suite._ledger, suite._backend):
+    for cache in (suite._ledger, suite._backend, suite._plugin):
         cache.cache_clear()
     suite._RECORDED.clear()
 
@@ -205,6 +206,7 @@ def test_a_feature_that_the_ledger_refuses_and_the_backend_does_not_is_found_whe
     )
     monkeypatch.setenv("DEVIATING_LEDGER", str(path))
     monkeypatch.setattr(suite, "suite_cases", lambda: few)
+    monkeypatch.setattr(suite, "cases_of", lambda tier: few)  # noqa: ARG005 - of either tier
     few = [case for case in suite_cases() if "conv2d.dilation" in case.features and case.level == "inference"][:2]
     found = cases("deviating")
     check(found[0])
@@ -284,3 +286,46 @@ def test_a_backend_that_cannot_be_loaded_is_collected_all_the_same(tmp_path, plu
     done = run_pytest(tmp_path, plugin_folder, "broken-import", f"{SQUARE}[float64]")
     assert "1 failed" in done.stdout
     assert "the engine is not set up" in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------- tier plan
+
+
+def test_the_tier_plan_is_a_test_suite_too():
+    found = cases("planned", precisions=["float32"], tier="plan")
+    assert [str(case) for case in found] == [
+        *(f"{case.id}[float32]" for case in plan_cases()),
+        "suite.ledger",
+        "suite.enough-ran",
+    ]
+    dilated = {f"{case.id}[float32]" for case in plan_cases() if "conv2d.dilation" in case.features}
+    for case in found:
+        if str(case) in dilated:
+            with pytest.raises(SkipTest, match=r"refused, as said beforehand: .*conv2d\.dilation"):
+                check(case)
+        else:
+            check(case)
+
+
+def test_a_plan_that_fails_is_repeated_in_the_tier_plan():
+    with pytest.raises(ConformanceFailure, match="has no hook cnnkit_rehearse") as failure:
+        check(find("no-device", "create.options[float32]", tier="plan"))
+    command = "cnnkit conformance no-device --only create.options --precision float32 --tier plan"
+    assert f"  replay  {command}" in str(failure.value).splitlines()
+
+
+def test_a_plugin_that_cannot_be_loaded_has_no_plan():
+    with pytest.raises(ConformanceFailure, match=r"stage   load (.|\n)*the engine is not set up"):
+        check(find("broken-import", "probe.listed[float32]", tier="plan"))
+
+
+def test_too_little_is_planned_where_there_is_neither_hook_nor_device():
+    whole_run = find("no-device", "suite.enough-ran", precisions=["float32"], tier="plan")
+    with pytest.raises(ConformanceFailure, match=r"Too little ran: 6 of \d+ inference cases passed in float32"):
+        check(whole_run)
+    check(find("planned", "suite.enough-ran", precisions=["float32"], tier="plan"))
+
+
+def test_a_tier_that_there_is_not_is_an_error_when_the_tests_are_collected():
+    with pytest.raises(OptionError, match="tier is 'dream'"):
+        cases("loopback", tier="dream")
