@@ -51,6 +51,18 @@ class Selection:
         return "float32" if self.rounded else self.precision
 
 
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """How many bytes a program takes at most, beside the images that it is given, and how it comes to that."""
+
+    bytes: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        """Such as `62 MB (2 threads, 32 images at a time each)`."""
+        return f"{-(-self.bytes // 1_000_000):,} MB" + (f" ({self.note})" if self.note else "")
+
+
 class Program(ABC):
     """A model with parameters, ready to predict."""
 
@@ -125,3 +137,10 @@ class Backend(ABC):
             f"{type(self).__name__} only predicts, it cannot train (asked to train {plan.model.title} with "
             f"{type(optimizer).__name__} from step {state.step}). Train on another one: `cnnkit why MODEL --all` says which do."
         )
+
+    def estimate_memory(self, plan: Plan, optimizer: Optimizer | None, batch_size: int) -> MemoryEstimate | None:  # noqa: ARG002 - what an estimate may depend on
+        """What a program would take that trains with `optimizer`, or where it is None predicts; None if that is unknown.
+
+        Takes no memory itself. Raises `OutOfMemory` where the backend has a limit that it would not fit into.
+        """
+        return None

@@ -13,7 +13,8 @@
     │   ├── BackendNotFound      no plugin of that name is installed
     │   ├── BackendUnavailable   installed but not ready; `.status` says why and what to do
     │   ├── UnsupportedModel     this backend refuses this model, before any arithmetic
-    │   └── TrainingNotSupported the backend only predicts
+    │   ├── TrainingNotSupported the backend only predicts
+    │   └── OutOfMemory          more than the device has, or than a limit allows; `.asked`, `.free`, `.batch`
     ├── TrainingError            a run that cannot go on
     │   └── NonFiniteLoss        the loss became NaN or infinite; names the step and the layer
     ├── CheckpointError          a file that is no checkpoint, is damaged, or comes from a newer cnnkit
@@ -139,6 +140,20 @@ class UnsupportedModel(BackendError):
 
 class TrainingNotSupported(BackendError):
     """The backend predicts but does not train."""
+
+
+class OutOfMemory(BackendError):
+    """More memory than the device has free, or than a limit allows.
+
+    `.asked` and `.free` are bytes; `.batch` is the largest batch that fits, or None where that would not help or is unknown.
+    """
+
+    def __init__(self, message: str, asked: int, free: int, batch: int | None = None) -> None:
+        self.asked, self.free, self.batch = asked, free, batch
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[OutOfMemory], tuple[str, int, int, int | None]]:
+        return type(self), (str(self), self.asked, self.free, self.batch)
 
 
 class TrainingError(CnnkitError):

@@ -7,6 +7,7 @@ SeedSequence.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -33,9 +34,18 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return stream(seed, "shuffle", epoch=epoch).permutation(count)
 
 
-def dropout_kept(seed: int, step: int, layer: int, shape: Shape, rate: float) -> NDArray[np.bool_]:
-    """Where the mask of dropout is not 0: all that an engine needs which multiplies by `1 / (1 - rate)` itself."""
-    return stream(seed, "dropout", step=step, layer=layer).random(shape, dtype=np.float32) >= rate
+def dropout_kept(seed: int, step: int, layer: int, shape: Shape, rate: float, *, first: int = 0) -> NDArray[np.bool_]:
+    """Where the mask of dropout is not 0: all that an engine needs which multiplies by `1 / (1 - rate)` itself.
+
+    With `first`, the rows of the batch's mask from that image on: threads can draw their parts of a batch at once.
+    """
+    generator = stream(seed, "dropout", step=step, layer=layer)
+    skipped = first * math.prod(shape[1:])
+    if skipped:
+        generator.bit_generator.advance(skipped // 2)  # type: ignore[attr-defined] # PCG64 has it; 64 bits make two float32
+        if skipped % 2:
+            generator.random(dtype=np.float32)
+    return generator.random(shape, dtype=np.float32) >= rate
 
 
 def dropout_mask(

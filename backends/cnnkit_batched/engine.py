@@ -223,4 +223,3 @@ class Head:
     labels: A
     losses: A
     weight: float = 1.0
-

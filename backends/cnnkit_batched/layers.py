@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cnnkit.arrays import Shape
 from cnnkit.plan import (
@@ -27,6 +28,7 @@ from cnnkit.plan import (
     GrayscaleOp,
     MaxPool2DOp,
     PaddingPair,
+    Pair,
     RescaleOp,
 )
 from cnnkit_batched.engine import A, Arena, Calls, Columns, Engine, Windows
@@ -130,7 +132,7 @@ def activation(site: Site, op: ActivationOp, *, in_place: bool) -> Layer:
 def max_pool(site: Site, op: MaxPool2DOp) -> Layer:
     """The maximum of each window; the first of equal maxima, in row-major order, gets the whole gradient."""
     layer, engine = site.begin(op.output_shape), site.engine
-    windows = Windows(op.pool_size, op.strides, (1, 1), op.output_shape[:2])
+    windows = Windows(op.pool_size, op.strides, (1, 1), _image(op.output_shape))
     padded = engine.pad(site.x, op.padding, -np.inf, site.arena)
     dpadded = None if site.dx is None else engine.pad(site.dx, op.padding, 0.0, site.arena)
     dx = None if dpadded is None else dpadded.array
@@ -143,7 +145,7 @@ def max_pool(site: Site, op: MaxPool2DOp) -> Layer:
 def avg_pool(site: Site, op: AvgPool2DOp) -> Layer:
     """The mean of each window over the pixels that are not padding, which share its gradient equally."""
     layer, engine = site.begin(op.output_shape), site.engine
-    windows = Windows(op.pool_size, op.strides, (1, 1), op.output_shape[:2])
+    windows = Windows(op.pool_size, op.strides, (1, 1), _image(op.output_shape))
     padded = engine.pad(site.x, op.padding, 0.0, site.arena)
     share = engine.constant(_shares(op, windows))  # (height', width', 1)
     layer.forward = [*padded.take_in, *engine.sum_windows(padded.array, windows, layer.y)]
@@ -157,14 +159,15 @@ def avg_pool(site: Site, op: AvgPool2DOp) -> Layer:
     return layer
 
 
-def _shares(op: AvgPool2DOp, windows: Windows) -> np.ndarray:
+def _shares(op: AvgPool2DOp, windows: Windows) -> NDArray[np.float64]:
     """One over the number of pixels of each window that are not padding."""
     counts = []
     for axis in (0, 1):
         inside = np.pad(np.ones(op.input_shape[axis]), op.padding[axis])
         starts = np.arange(windows.output[axis]) * windows.strides[axis]
         counts.append(inside[starts[:, np.newaxis] + np.arange(windows.size[axis])].sum(axis=1))
-    return 1 / np.outer(*counts)[:, :, np.newaxis]
+    share: NDArray[np.float64] = 1 / np.outer(*counts)[:, :, np.newaxis]
+    return share
 
 
 @dataclass
@@ -209,7 +212,7 @@ def convolution(site: Site, op: Conv2DOp, weights: Weights, function: str | None
     """Patches times kernels, block by block, each with its biases and `function` while it is in the cache."""
     layer, engine = site.begin(op.output_shape), site.engine
     padded = engine.pad(site.x, op.padding, 0.0, site.arena)
-    windows = Windows(op.kernel_size, op.strides, op.dilation, op.output_shape[:2])
+    windows = Windows(op.kernel_size, op.strides, op.dilation, _image(op.output_shape))
     blocks = list(_blocks(site, padded.array, windows, ones=weights.has_bias and engine.bias_in_columns))
     rows = _matrix(engine, layer.y, op.filters)
     layer.forward, layer.reset = [*padded.take_in], [*padded.reset]
@@ -261,9 +264,10 @@ def _input_gradient(site: Site, op: Conv2DOp, weights: Weights, layer: Layer) ->
     if border is None:
         calls: Calls = []
         dpadded = engine.pad(site.dx, op.padding, 0.0, arena)
-        windows = Windows(op.kernel_size, op.strides, op.dilation, op.output_shape[:2])
+        windows = Windows(op.kernel_size, op.strides, op.dilation, _image(op.output_shape))
+        dy_of_all: A = layer.dy
         for images in _images_a_block(site, windows, weights.size):
-            dy = _matrix(engine, layer.dy[images, ...], op.filters)
+            dy = _matrix(engine, dy_of_all[images, ...], op.filters)
             parts = arena.scratch("columns", (dy.shape[0], weights.size))
             calls += engine.product(dy, weights.kernel.T, parts)
             by_window = engine.reshaped(parts, (-1, *windows.output, *windows.size, channels))
@@ -333,6 +337,11 @@ def _blocks(site: Site, images: A, windows: Windows, *, ones: bool) -> Iterator[
         begin = (part.start * height + first) * width
         rows = slice(begin, begin + (part.stop - part.start) * count * width)
         yield _Block(columns, engine.gather(view, seen, columns), rows)
+
+
+def _image(shape: Shape) -> Pair:
+    """Height and width of a shape `(height, width, channels)`."""
+    return shape[0], shape[1]
 
 
 def _matrix(engine: Engine, array: A, columns: int) -> A:

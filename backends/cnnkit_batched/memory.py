@@ -1,13 +1,16 @@
-"""Memory of a network: one block that all its arrays lie in, measured before it is taken."""
+"""Memory of a network: one block that all its arrays lie in, measured before it is taken; and limits, as people write them."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Final, final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cnnkit.arrays import Array, Shape
+from cnnkit.arrays import Shape
+from cnnkit.errors import BackendOptionError
 from cnnkit_batched.engine import A, Arena, Engine
 
 ALIGNMENT: Final = 64
@@ -16,7 +19,7 @@ ALIGNMENT: Final = 64
 
 def _room(shape: Shape, dtype: Any) -> int:
     """The bytes of an array, up to the next line of the cache."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
+    size: int = math.prod(shape) * np.dtype(dtype).itemsize
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -51,7 +54,7 @@ class Loose(Arena):
 class Block(Arena):
     """One block of bytes, shared by networks that take turns: each begins anew at the front."""
 
-    def __init__(self, memory: Array, measured: Loose, dtype: np.dtype[Any]) -> None:
+    def __init__(self, memory: NDArray[np.uint8], measured: Loose, dtype: np.dtype[Any]) -> None:
         self.memory, self.dtype = memory, dtype
         self.scratches: dict[str, int] = {}
         self.end = 0
@@ -72,8 +75,25 @@ class Block(Arena):
         return self.memory[start : start + size].view(dtype or self.dtype).reshape(shape)
 
 
-def aligned_bytes(count: int) -> Array:
+def aligned_bytes(count: int) -> NDArray[np.uint8]:
     """`count` bytes that begin at a line of the cache."""
     memory = np.empty(count + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + count]
+
+
+UNITS: Final = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def read_bytes(backend: str, value: Any) -> int | None:
+    """The option `memory_limit` in bytes; None is no limit. Raises `BackendOptionError` for what is no size."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value).lower())
+    count = int(float(found[1]) * UNITS[found[2]]) if found and found[2] in UNITS and not isinstance(value, bool) else 0
+    if count < 1:
+        raise BackendOptionError(
+            f"backend {backend!r}: memory_limit is {value!r}; expected a number of bytes or a text such as '200 MB' "
+            f"(kB, MB, GB, KiB, MiB, GiB), or None for no limit. Use for example memory_limit='500 MB'."
+        )
+    return count

@@ -121,10 +121,9 @@ class Network:
         """The layer of `op`; an activation that follows a layer with weights becomes part of it, and leaves `coming`."""
         match op:
             case Conv2DOp() | DenseOp():
-                function = None
-                if coming and isinstance(coming[0], ActivationOp):
-                    follower = coming.pop(0)
-                    assert isinstance(follower, ActivationOp)  # noqa: S101 - seen above
+                follower, function = coming[0] if coming else None, None
+                if isinstance(follower, ActivationOp):
+                    coming.pop(0)
                     function = follower.function
                 weights = layout.weights(site.engine, op.layer, vector, gradient)
                 if isinstance(op, Conv2DOp):
@@ -132,10 +131,12 @@ class Network:
                 return layers.dense(site, op, weights, function)
             case MaxPool2DOp():
                 layer = layers.max_pool(site, op)
-                if coming and isinstance(coming[0], ActivationOp) and coming[0].function == "relu":
+                follower = coming[0] if coming else None
+                if isinstance(follower, ActivationOp) and follower.function == "relu":
+                    coming.pop(0)
                     # In place: where the maximum is not positive the pool's way back gets no gradient to hand on.
                     after = Site(site.engine, site.arena, layer.y, layer.dy, site.output, site.gradient)
-                    relu = layers.activation(after, coming.pop(0), in_place=True)
+                    relu = layers.activation(after, follower, in_place=True)
                     layer.forward += relu.forward
                     layer.backward = [*relu.backward, *layer.backward]
                 return layer
@@ -159,5 +160,3 @@ class Network:
         layer, dropping = layers.dropout(site, op)
         self.droppings.append(dropping)
         return layer
-
-

@@ -95,9 +95,9 @@ class NumpyEngine(Engine):
             return [partial(np.matmul, left, right, out)]
         step = -(-rows // -(-rows // step))
         whole = rows // step
-        calls = [partial(np.matmul, _stacked(left, whole, step), right, _stacked(out, whole, step))]
+        calls: Calls = [partial(np.matmul, _stacked(left, whole, step), right, _stacked(out, whole, step))]
         done = whole * step
-        return [*calls, partial(np.matmul, left[done:], right, out[done:])] if done < rows else [*calls]
+        return [*calls, partial(np.matmul, left[done:], right, out[done:])] if done < rows else calls
 
     def product_over_rows(self, columns: Array, rows: Array, out: Array, arena: Arena) -> Calls:
         count, size = columns.shape
@@ -117,7 +117,7 @@ class NumpyEngine(Engine):
         return self.plain.pad(image, padding, fill, arena)
 
     def gather(self, images: Array, windows: Windows, columns: Columns) -> Calls:
-        calls = [partial(np.copyto, columns.values, windows_of(images, windows))]
+        calls: Calls = [partial(np.copyto, columns.values, windows_of(images, windows))]
         return calls if columns.ones is None else [*calls, partial(columns.ones.fill, 1.0)]
 
     def scatter(self, parts: Array, windows: Windows, images: Array) -> Calls:
@@ -153,7 +153,12 @@ class NumpyEngine(Engine):
             return [partial(np.maximum, flat, np.zeros(flat.shape[1], self.dtype), out=flat)]
         if function == "tanh":
             return [partial(np.tanh, y, y)]
-        return [partial(np.negative, y, y), partial(np.exp, y, y), partial(np.add, y, 1.0, y), partial(np.reciprocal, y, y)]
+        return [
+            partial(np.negative, y, y),
+            partial(np.exp, y, y),
+            partial(np.add, y, 1.0, y),
+            partial(np.reciprocal, y, y),
+        ]
 
     def activate_back(self, y: Array, dy: Array, function: str, arena: Arena) -> Calls:
         if function == "relu":

@@ -1,8 +1,8 @@
-"""Slices of a batch on several threads, with a network for each, and one gradient that does not depend on how many."""
+"""Slices of a batch on several threads, with networks for each, and one gradient that does not depend on how many."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Final, final
 
 import numpy as np
@@ -11,50 +11,44 @@ from numpy.typing import NDArray
 from cnnkit.arrays import Array, Images, Labels
 from cnnkit.blas import single_threaded_blas
 from cnnkit.optimizers import Optimizer
-from cnnkit.plan import Plan
+from cnnkit.randomness import dropout_kept
 from cnnkit_batched.engine import Calls
-from cnnkit_batched.memory import Block, Loose, aligned_bytes
+from cnnkit_batched.memory import Block, aligned_bytes
 from cnnkit_batched.network import Network
 from cnnkit_batched.numpy_engine import NumpyEngine
+from cnnkit_batched.sizing import Sizing, measured
 from cnnkit_batched.team import Team
-from cnnkit_batched.vector import Layout
-
-SLICE: Final = 32
-"""Images that a thread takes at once. It fixes in what order gradients are summed, so it never depends on the threads."""
 
 MOST_NETWORKS: Final = 8
 """Networks for so many sizes of slices are kept by each thread."""
 
-CHUNK: Final = 1 << 14
-"""Parameters that a thread updates at once: with gradient and slots they stay in the first levels of the cache."""
+PIECE: Final = 1 << 15
+"""Parameters that a thread updates at once: with gradient and slots they stay in a core's cache."""
 
 
 @final
 class Member:
     """What one thread works with: a block of memory, a gradient, and networks for some sizes of slices, which share both."""
 
-    def __init__(self, plan: Plan, layout: Layout, vector: Array, count: int, *, learns: bool) -> None:
-        self.plan, self.layout, self.vector = plan, layout, vector
+    def __init__(self, sizing: Sizing, vector: Array) -> None:
+        self.plan, self.layout, self.vector = sizing.plan, sizing.layout, vector
         self.engine = NumpyEngine(vector.dtype)
-        self.gradient = np.zeros_like(vector) if learns else None
-        self.memory = aligned_bytes(self._measured(count).bytes)
-        self.networks: dict[int, Network] = {}
+        self.gradient = np.zeros_like(vector) if sizing.learns else None
+        self.memory = aligned_bytes(sizing.arena)
+        self.networks: dict[tuple[int, bool], Network] = {}
         self.current: Network | None = None
 
-    def _measured(self, count: int) -> Loose:
-        loose = Loose(self.engine)
-        Network(self.engine, loose, self.plan, self.layout, self.vector, self.gradient, count)
-        return loose
-
-    def network(self, count: int) -> Network:
+    def network(self, count: int, *, learns: bool) -> Network:
         """The network for `count` images, ready to be used."""
-        found = self.networks.get(count)
+        found = self.networks.get((count, learns))
         if found is None:
             if len(self.networks) >= MOST_NETWORKS:
                 self.networks.clear()
-            arena = Block(self.memory, self._measured(count), self.vector.dtype)
-            found = Network(self.engine, arena, self.plan, self.layout, self.vector, self.gradient, count)
-            self.networks[count] = found
+            gradient = self.gradient if learns else None
+            room = measured(self.engine, self.plan, self.layout, count, learns=learns)
+            arena = Block(self.memory, room, self.vector.dtype)
+            found = Network(self.engine, arena, self.plan, self.layout, self.vector, gradient, count)
+            self.networks[count, learns] = found
         if found is not self.current:
             run(found.reset)
             self.current = found
@@ -70,45 +64,45 @@ def run(calls: Calls) -> None:
 def slices(count: int, most: int) -> list[slice]:
     """`count` images in as few slices as can be, none above `most`, all of nearly one size."""
     parts = -(-count // most)
-    edges = [count * part // parts for part in range(parts + 1)]
-    return [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(*edges) for edges in pairwise([count * part // max(parts, 1) for part in range(parts + 1)])]
 
 
 def take_in(network: Network, images: Images, rows: NDArray[np.integer[Any]] | slice) -> None:
     """Fill the network's images with `images[rows]`, rescaled."""
-    if not isinstance(rows, slice) and images.flags.c_contiguous and images.dtype == network.images.dtype:
-        np.take(images, rows, axis=0, out=network.images, mode="clip")  # `rows` has been checked
-        chosen = network.images
+    inside = network.images
+    if not isinstance(rows, slice) and images.flags.c_contiguous and images.dtype == inside.dtype:
+        np.take(images, rows, axis=0, out=inside, mode="clip")  # `rows` has been checked
+        chosen = inside
     else:
         chosen = images[rows]
-    if (network.scale, network.offset) != (1.0, 0.0):
-        np.multiply(chosen, network.images.dtype.type(network.scale), out=network.images, casting="unsafe")
-        if network.offset:
-            np.add(network.images, network.offset, out=network.images)
-    elif chosen is not network.images:
-        np.copyto(network.images, chosen)
+    if network.scale != 1.0:
+        np.multiply(chosen, inside.dtype.type(network.scale), out=inside, casting="unsafe")
+    elif chosen is not inside:
+        np.copyto(inside, chosen)
+    if network.offset:
+        np.add(inside, network.offset, out=inside)
 
 
 @final
 class Workers:
-    """The threads of one program. Without `learns` they predict."""
+    """The threads of one program. What they learn is in `total`, once `collect` or `update` was called."""
 
-    def __init__(
-        self, plan: Plan, layout: Layout, vector: Array, threads: int, most: int = SLICE, *, learns: bool
-    ) -> None:
-        self.plan, self.most = plan, most
-        self.team = Team(threads)
-        self.members = [Member(plan, layout, vector, most, learns=learns) for _ in range(threads)]
-        self.vector = vector
-        self.total = np.zeros_like(vector) if learns else vector[:0]
+    def __init__(self, sizing: Sizing, vector: Array) -> None:
+        self.most, self.vector = sizing.images, vector
+        self.team = Team(sizing.threads)
+        self.members = [Member(sizing, vector) for _ in range(sizing.threads)]
+        self.total = np.zeros_like(vector) if sizing.learns else vector[:0]
+        self.pending: list[Array] = []
+        """Gradients that have yet to be summed, in the order of their slices; with `begun`, on top of `total`."""
+        self.begun = False
 
     def predict(self, images: Images, output: Array) -> None:
         """Write the last layer's output for each of `images` into the rows of `output`."""
-        parts = slices(len(images), self.most) if len(images) else []
+        parts = slices(len(images), self.most)
 
         def work(member: int, number: int) -> None:
             part = parts[number]
-            network = self.members[member].network(part.stop - part.start)
+            network = self.members[member].network(part.stop - part.start, learns=False)
             take_in(network, images, part)
             run(network.forward)
             run(network.finish)
@@ -118,56 +112,73 @@ class Workers:
             self.team.share(work, len(parts))
 
     def learn(
-        self,
-        images: Images,
-        labels: Labels,
-        rows: NDArray[np.integer[Any]] | slice,
-        count: int,
-        kept: Mapping[int, NDArray[np.bool_]],
+        self, images: Images, labels: Labels, rows: NDArray[np.integer[Any]] | None, seed: int, step: int
     ) -> float:
-        """The mean loss of the `count` images at `rows`; its gradient is in `total` afterwards."""
+        """The mean loss of the images at `rows` (None for all), with the dropout masks of `step`."""
+        count = len(images) if rows is None else len(rows)
         parts, weight = slices(count, self.most), 1 / count
         losses = [0.0] * len(parts)
 
-        def work(first: int, member: int, number: int) -> None:
+        def work(first: int, number: int) -> None:
             part = parts[first + number]
-            worker = self.members[number]
-            network = worker.network(part.stop - part.start)
-            take_in(network, images, part if isinstance(rows, slice) else rows[part])
-            network.head.labels[:] = labels[part if isinstance(rows, slice) else rows[part]]
+            places = part if rows is None else rows[part]
+            network = self.members[number].network(part.stop - part.start, learns=True)
+            take_in(network, images, places)
+            network.head.labels[:] = labels[places]
             network.head.weight = weight
             for dropping in network.droppings:
-                np.copyto(dropping.kept, kept[dropping.op.layer][part])
+                op, kept = dropping.op, dropping.kept
+                kept[...] = dropout_kept(seed, step, op.layer, kept.shape, op.rate, first=part.start)
             run(network.forward)
             run(network.backward)
             losses[first + number] = float(network.head.losses.sum())
 
+        self.pending, self.begun = [], False
         for first in range(0, len(parts), len(self.members)):
+            self.collect(keep_on=True)
             together = min(len(self.members), len(parts) - first)
-            self.team.share(lambda member, number, first=first: work(first, member, number), together)
-            for number in range(together):
-                self._add(self.members[number].gradient, begin=first + number == 0)
+            self.team.share(lambda _, number, first=first: work(first, number), together)  # type: ignore[misc] # the default binds
+            self.pending = [member.gradient for member in self.members[:together] if member.gradient is not None]
         return sum(losses) * weight
 
-    def _add(self, gradient: Array | None, *, begin: bool) -> None:
-        assert gradient is not None  # noqa: S101 - members of a team that learns have one
-        with np.errstate(all="ignore"):
-            if begin:
-                np.copyto(self.total, gradient)
-            else:
-                np.add(self.total, gradient, out=self.total)
+    def collect(self, *, keep_on: bool = False) -> None:
+        """Sum what is pending into `total`; with `keep_on`, what comes is added to it."""
+        if self.pending:
+            self.team.share(lambda _, number: self._sum(_piece(number)), self._pieces)
+        self.pending, self.begun = [], keep_on and (self.begun or bool(self.pending))
 
     def update(self, optimizer: Optimizer, slots: tuple[Array, ...], step: int) -> None:
-        """One step of `optimizer` along `total`, in place, piece by piece: every operation is element by element."""
+        """One step of `optimizer`, in place, piece by piece: every operation of one is element by element."""
         coefficients = optimizer.coefficients(step)
 
-        def work(member: int, number: int) -> None:  # noqa: ARG001 - any member can
-            piece = slice(number * CHUNK, (number + 1) * CHUNK)
-            mine = tuple(slot[piece] for slot in slots)
-            vector, changed = optimizer.apply(self.vector[piece], self.total[piece], mine, coefficients)
-            # An optimizer that does not work in place returns arrays of its own.
-            for target, source in zip((self.vector[piece], *mine), (vector, *changed), strict=True):
-                if source is not target and not np.shares_memory(source, target):
+        def work(_: int, number: int) -> None:
+            piece = _piece(number)
+            self._sum(piece)
+            arrays = (self.vector[piece], *(slot[piece] for slot in slots))
+            vector, changed = optimizer.apply(arrays[0], self.total[piece], arrays[1:], coefficients)
+            for target, source in zip(arrays, (vector, *changed), strict=True):
+                if source is not target:  # an optimizer that does not work in place
                     np.copyto(target, source)
 
-        self.team.share(work, -(-len(self.vector) // CHUNK))
+        self.team.share(work, self._pieces)
+        self.pending, self.begun = [], False
+
+    @property
+    def _pieces(self) -> int:
+        return -(-len(self.vector) // PIECE)
+
+    def _sum(self, piece: slice) -> None:
+        total, parts = self.total[piece], [gradient[piece] for gradient in self.pending]
+        if parts and not self.begun:
+            first, *parts = parts
+            if not parts:
+                np.copyto(total, first)
+            else:
+                second, *parts = parts
+                np.add(first, second, out=total)
+        for part in parts:
+            np.add(total, part, out=total)
+
+
+def _piece(number: int) -> slice:
+    return slice(number * PIECE, (number + 1) * PIECE)

@@ -162,6 +162,9 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
             soft_wrap=True,
         )
     common.tell_rounding(backend)
+    estimate = backend.estimate_memory(preset.model.plan(), optimizer, batch_size)
+    if estimate is not None and not quiet:
+        common.console.print(f"memory: at most {estimate} beside the images", soft_wrap=True)
     begin = time.perf_counter()
     begun = _new_run(folder, request)
     if resume or not backend.leads:
