@@ -11,12 +11,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numpy.typing import NDArray
 
 from cnnkit.arrays import Shape
-from cnnkit.plan import Conv2DOp, PaddingPair, Pair
+from cnnkit.plan import Conv2DOp, Operation, PaddingPair, Pair
+
+if TYPE_CHECKING:
+    from cnnkit_batched.layers import Layer, Site, Weights
 
 A: TypeAlias = Any
 """An array of the engine's library."""
@@ -104,6 +107,10 @@ class Engine(ABC):
     block: int
     """How many numbers the patches of a block should have at most; 0 for no limit."""
 
+    def layer(self, site: Site, op: Operation, weights: Weights | None, function: str | None) -> Layer | None:  # noqa: ARG002 - what a layer is made of
+        """A layer of the engine's own for `op` and the `function` after it; None where primitives are put together."""
+        return None
+
     @abstractmethod
     def empty(self, shape: Shape, dtype: Any = None) -> A:
         """A new array, with anything in it."""
@@ -181,8 +188,8 @@ class Engine(ABC):
         """`rows = function(rows + bias)`, in place."""
 
     @abstractmethod
-    def sum_rows(self, rows: A, out: A) -> Calls:
-        """`out = sum of rows`: the gradient of biases."""
+    def bias_back(self, y: A, dy: A, function: str | None, out: A, arena: Arena) -> Calls:
+        """`dy *= function'` of rows, in place, as `activate_back` does; and `out = sum of them`: the gradient of biases."""
 
     @abstractmethod
     def activate(self, y: A, function: str) -> Calls:

@@ -201,8 +201,10 @@ def dense(site: Site, op: DenseOp, weights: Weights, function: str | None) -> La
     layer.reset = columns.reset
     if weights.gradient is None or layer.dy is None:
         return layer
-    layer.backward = engine.activate_back(layer.y, layer.dy, function, site.arena) if function else []
-    layer.backward += _affine_back(site, columns.matrix, weights, layer.dy, weights.gradient)
+    layer.backward = _before_affine(site, weights, layer.y, layer.dy, function)
+    layer.backward += engine.product_over_rows(
+        columns.matrix, layer.dy, _learned_by_product(engine, weights), site.arena
+    )
     if site.dx is not None:
         layer.backward += engine.product(layer.dy, weights.kernel.T, site.dx)
     return layer
@@ -222,13 +224,14 @@ def convolution(site: Site, op: Conv2DOp, weights: Weights, function: str | None
     if weights.gradient is None or layer.dy is None:
         return layer
     drows = _matrix(engine, layer.dy, op.filters)
-    layer.backward = engine.activate_back(layer.y, layer.dy, function, site.arena) if function else []
-    part = site.arena.scratch("gradient", weights.gradient.shape)
+    layer.backward = _before_affine(site, weights, rows, drows, function)
+    total = _learned_by_product(engine, weights)
+    part = site.arena.scratch("gradient", total.shape)
     for number, block in enumerate(blocks):
-        into = part if number else weights.gradient
+        into = part if number else total
         layer.backward += block.gather
-        layer.backward += _affine_back(site, block.columns.matrix, weights, drows[block.rows, :], into)
-        layer.backward += engine.add(part, weights.gradient) if number else []
+        layer.backward += engine.product_over_rows(block.columns.matrix, drows[block.rows, :], into, site.arena)
+        layer.backward += engine.add(part, total) if number else []
     if site.dx is not None:
         layer.backward += _input_gradient(site, op, weights, layer)
     return layer
@@ -243,13 +246,17 @@ def _affine(engine: Engine, columns: A, weights: Weights, rows: A, function: str
     return [*calls, *engine.activate(rows, function)] if function else calls
 
 
-def _affine_back(site: Site, columns: A, weights: Weights, drows: A, out: A) -> Calls:
-    """The gradient of kernel and bias into `out`, shaped as `weights.matrix`."""
-    engine = site.engine
-    if weights.has_bias and not engine.bias_in_columns:
-        calls = engine.product_over_rows(columns, drows, out[: weights.size, :], site.arena)
-        return [*calls, *engine.sum_rows(drows, out[weights.size, :])]
-    return engine.product_over_rows(columns, drows, out, site.arena)
+def _before_affine(site: Site, weights: Weights, y: A, dy: A, function: str | None) -> Calls:
+    """`dy` becomes the gradient of what `function` took; and biases that are added after a product get theirs."""
+    if weights.gradient is not None and weights.has_bias and not site.engine.bias_in_columns:
+        return site.engine.bias_back(y, dy, function, weights.gradient[weights.size, :], site.arena)
+    return site.engine.activate_back(y, dy, function, site.arena) if function else []
+
+
+def _learned_by_product(engine: Engine, weights: Weights) -> A:
+    """The gradient of the kernel, and of biases that are weights of a column of ones."""
+    gradient: A = weights.gradient
+    return gradient if engine.bias_in_columns else gradient[: weights.size, :]
 
 
 def _input_gradient(site: Site, op: Conv2DOp, weights: Weights, layer: Layer) -> Calls:

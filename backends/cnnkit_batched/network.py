@@ -68,6 +68,8 @@ class Network:
         self.scale, self.offset = 1.0, 0.0
         self.images = arena.keep((count, *plan.input_shape))
         self.slots = {"y": 0, "dy": 0}
+        self.shapes: dict[tuple[int, type[Operation]], Shape] = {}
+        """What the layers made for operations give, without the batch axis."""
 
         operations = quicker(plan.operations)
         if operations and isinstance(operations[0], RescaleOp):
@@ -86,6 +88,7 @@ class Network:
             self.forward += layer.forward
             self.reset += layer.reset
             built.append(layer)
+            self.shapes[op.layer, type(op)] = layer.y.shape[1:]
             x, dx = layer.y, layer.dy
         self.output = x
         self.finish: Calls = []
@@ -126,6 +129,8 @@ class Network:
                     coming.pop(0)
                     function = follower.function
                 weights = layout.weights(site.engine, op.layer, vector, gradient)
+                if own := site.engine.layer(site, op, weights, function):
+                    return own
                 if isinstance(op, Conv2DOp):
                     return layers.convolution(site, op, weights, function)
                 return layers.dense(site, op, weights, function)
@@ -143,13 +148,13 @@ class Network:
             case ActivationOp():
                 return layers.activation(site, op, in_place=False)
             case AvgPool2DOp():
-                return layers.avg_pool(site, op)
+                return site.engine.layer(site, op, None, None) or layers.avg_pool(site, op)
             case FlattenOp():
                 return layers.flatten(site, op)
             case RescaleOp():
                 return layers.rescale(site, op)
             case GrayscaleOp():
-                return layers.grayscale(site, op)
+                return site.engine.layer(site, op, None, None) or layers.grayscale(site, op)
             case DropoutOp():
                 return self._dropout(site, op)
         raise AssertionError(f"{type(op).__name__} has no layer")

@@ -144,8 +144,9 @@ class NumpyEngine(Engine):
         added = [partial(np.add, rows, bias, rows)]
         return [*added, *self.activate(rows, function)] if function else [*added]
 
-    def sum_rows(self, rows: Array, out: Array) -> Calls:
-        return [partial(np.add.reduce, rows, 0, None, out)]
+    def bias_back(self, y: Array, dy: Array, function: str | None, out: Array, arena: Arena) -> Calls:
+        slope = self.activate_back(y, dy, function, arena) if function else []
+        return [*slope, partial(np.sum, dy, 0, out=out)]
 
     def activate(self, y: Array, function: str) -> Calls:
         if function == "relu":

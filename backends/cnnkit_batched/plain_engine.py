@@ -146,11 +146,11 @@ class PlainEngine(Engine):
 
         return [call, *self.activate(rows, function)] if function else [call]
 
-    def sum_rows(self, rows: A, out: A) -> Calls:
+    def bias_back(self, y: A, dy: A, function: str | None, out: A, arena: Arena) -> Calls:
         def call() -> None:
-            out[...] = self.xp.sum(rows, axis=0)
+            out[...] = self.xp.sum(dy, axis=0)
 
-        return [call]
+        return [*self.activate_back(y, dy, function, arena), call] if function else [call]
 
     def activate(self, y: A, function: str) -> Calls:
         xp = self.xp
