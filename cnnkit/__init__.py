@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _CONTENTS = {
-    "backend": ("Backend", "EpochTotals", "Program", "Selection", "TrainingProgram"),
+    "backend": ("Backend", "EpochTotals", "MemoryEstimate", "Program", "Selection", "TrainingProgram"),
     "checkpoints": ("Checkpoint", "load", "save"),
     "datasets": ("Dataset", "load_dataset", "load_folder"),
     "errors": (
@@ -27,6 +27,7 @@ _CONTENTS = {
         "ModelError",
         "NonFiniteLoss",
         "OptionError",
+        "OutOfMemory",
         "Problem",
         "TrainingError",
         "TrainingNotSupported",
@@ -63,6 +64,7 @@ _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
 _SUBMODULES = (
     "arrays",
     "bench",
+    "blas",
     "conformance",
     "diagnosis",
     "exchange",

@@ -1,5 +1,5 @@
 # What cnnkit offers, for type checkers and readers. `__init__.py` imports each name when it is first used.
-from cnnkit.backend import Backend, EpochTotals, Program, Selection, TrainingProgram
+from cnnkit.backend import Backend, EpochTotals, MemoryEstimate, Program, Selection, TrainingProgram
 from cnnkit.checkpoints import Checkpoint, load, save
 from cnnkit.datasets import Dataset, load_dataset, load_folder
 from cnnkit.errors import (
@@ -16,6 +16,7 @@ from cnnkit.errors import (
     ModelError,
     NonFiniteLoss,
     OptionError,
+    OutOfMemory,
     Problem,
     TrainingError,
     TrainingNotSupported,
@@ -80,6 +81,7 @@ __all__ = [
     "Flatten",
     "Grayscale",
     "MaxPool2D",
+    "MemoryEstimate",
     "Metrics",
     "MissingDependency",
     "Model",
@@ -87,6 +89,7 @@ __all__ = [
     "NonFiniteLoss",
     "Optimizer",
     "OptionError",
+    "OutOfMemory",
     "Plan",
     "Preset",
     "Problem",

@@ -13,6 +13,7 @@ from cnnkit.errors import (
     ModelError,
     NonFiniteLoss,
     OptionError,
+    OutOfMemory,
     Problem,
     UnsupportedModel,
 )
@@ -81,6 +82,7 @@ def test_a_missing_dependency_names_its_cure_and_is_an_import_error():
 EXAMPLES = {
     "ModelError": ModelError([PROBLEM, OTHER], "model 'a'"),
     "BackendUnavailable": BackendUnavailable("Backend 'x' is not ready.", {"state": "no-device"}),
+    "OutOfMemory": OutOfMemory("needs 2 GB, but 1 GB is free. Use a smaller batch.", 2_000_000_000, 1_000_000_000, 16),
     "UnsupportedModel": UnsupportedModel("slow", "layers[1]", "dilation", "no", ["numpy"]),
     "NonFiniteLoss": NonFiniteLoss("The loss is NaN.", step=7, where="layers[1]"),
     "MissingDependency": MissingDependency("It", "pillow", "data"),

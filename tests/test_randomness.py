@@ -95,6 +95,14 @@ def test_a_mask_holds_zeros_and_the_inverse_of_what_is_kept(rate, dtype):
     assert mask.mean() == pytest.approx(1, abs=5 * (rate / (1 - rate) / 20_000) ** 0.5)
 
 
+@pytest.mark.parametrize("size", [(50,), (7,), (3, 5, 1)])
+@pytest.mark.parametrize("first", [1, 2, 5])
+def test_a_part_of_a_batch_gets_its_rows_of_the_whole_mask(size, first):
+    """Two float32 come of 64 bits: an odd number of them before the part is another case than an even one."""
+    whole = dropout_kept(1, 2, 3, (8, *size), 0.4)
+    assert np.array_equal(dropout_kept(1, 2, 3, (8 - first, *size), 0.4, first=first), whole[first:])
+
+
 def test_what_is_kept_is_where_the_mask_is_not_zero():
     kept = dropout_kept(1, 2, 3, (6, 50), 0.4)
     assert kept.dtype == bool
