@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cnnkit.arrays import Shape
@@ -47,6 +48,15 @@ class Windows:
         """Whether a pixel can be in two windows."""
         return any(stride < size for stride, size in zip(self.strides, self.size, strict=True))
 
+    @property
+    def reach(self) -> Pair:
+        """The rows and columns of pixels from the first window's first to the last one's last."""
+        down, across = (
+            (count - 1) * stride + step * (size - 1) + 1
+            for count, stride, step, size in zip(self.output, self.strides, self.dilation, self.size, strict=True)
+        )
+        return down, across
+
     def taps(self) -> Iterator[tuple[slice, slice, slice]]:
         """For each pixel of a window, row by row, where it lies in the images for all windows at once."""
         for row in range(self.size[0]):
@@ -68,12 +78,14 @@ class Windows:
 class Columns:
     """A matrix with one row for each window, and perhaps a last column of ones, whose weights are the biases.
 
-    `values` is the matrix without the ones, as `(batch, height', width', window_height, window_width, channels)`.
+    `values` is the matrix without the ones, as `(batch, height', width', window_height, window_width, channels)`. Where
+    the engine copies images before it gathers their patches, they go into `planes`, seen as the images are.
     """
 
     matrix: A
     values: A
     ones: A | None
+    planes: A | None = None
 
 
 @dataclass(frozen=True)
@@ -172,14 +184,6 @@ class Engine(ABC):
         """`images` becomes, for each pixel, the sum of its `parts` `(batch, height', width', *size, channels)`."""
 
     @abstractmethod
-    def sum_windows(self, images: A, windows: Windows, out: A) -> Calls:
-        """`out = sum of each window`."""
-
-    @abstractmethod
-    def spread(self, part: A, windows: Windows, images: A) -> Calls:
-        """`images` becomes, for each pixel, the sum of `part` over the windows that it is in."""
-
-    @abstractmethod
     def turn(self, kernel: A, op: Conv2DOp, out: A) -> Calls:
         """`out` `(area * filters, channels)` = `kernel` `(area * channels, filters)` with its pixels in reverse order."""
 
@@ -202,6 +206,12 @@ class Engine(ABC):
     @abstractmethod
     def max_pool(self, x: A, y: A, dy: A | None, dx: A | None, windows: Windows, arena: Arena) -> tuple[Calls, Calls]:
         """The maximum of each window, and the way back, in which the first of equal maxima takes the whole gradient."""
+
+    @abstractmethod
+    def avg_pool(
+        self, x: A, y: A, dy: A | None, dx: A | None, windows: Windows, share: NDArray[np.float64], arena: Arena
+    ) -> tuple[Calls, Calls]:
+        """The sum of each window times its `share` `(height', width', 1)`, and the way back."""
 
     @abstractmethod
     def softmax(self, scores: A, out: A) -> Calls:

@@ -147,15 +147,12 @@ def avg_pool(site: Site, op: AvgPool2DOp) -> Layer:
     layer, engine = site.begin(op.output_shape), site.engine
     windows = Windows(op.pool_size, op.strides, (1, 1), _image(op.output_shape))
     padded = engine.pad(site.x, op.padding, 0.0, site.arena)
-    share = engine.constant(_shares(op, windows))  # (height', width', 1)
-    layer.forward = [*padded.take_in, *engine.sum_windows(padded.array, windows, layer.y)]
-    layer.forward += engine.multiply(layer.y, share, layer.y)
-    layer.reset = padded.reset
-    if site.dx is not None:
-        dpadded = engine.pad(site.dx, op.padding, 0.0, site.arena)
-        part = site.arena.scratch("part", layer.y.shape)
-        layer.backward = engine.multiply(layer.dy, share, part)
-        layer.backward += [*engine.spread(part, windows, dpadded.array), *dpadded.hand_back]
+    dpadded = None if site.dx is None else engine.pad(site.dx, op.padding, 0.0, site.arena)
+    dx = None if dpadded is None else dpadded.array
+    share = _shares(op, windows)
+    forward, backward = engine.avg_pool(padded.array, layer.y, layer.dy, dx, windows, share, site.arena)
+    layer.forward, layer.reset = [*padded.take_in, *forward], padded.reset
+    layer.backward = backward if dpadded is None else [*backward, *dpadded.hand_back]
     return layer
 
 

@@ -148,7 +148,7 @@ class Network:
             case ActivationOp():
                 return layers.activation(site, op, in_place=False)
             case AvgPool2DOp():
-                return site.engine.layer(site, op, None, None) or layers.avg_pool(site, op)
+                return layers.avg_pool(site, op)
             case FlattenOp():
                 return layers.flatten(site, op)
             case RescaleOp():

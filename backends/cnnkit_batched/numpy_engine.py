@@ -8,7 +8,6 @@ times as fast as one with the number 0; and a pool of two pixels is one maximum 
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, Final, final
 
@@ -26,6 +25,9 @@ BLOCK: Final = 1 << 17
 SMALL: Final = 1_000_000
 """Multiplications in a product that OpenBLAS still hands to its kernels for small products, which copy nothing first. On
 processors with AVX-512 they are a fifth to two thirds faster than the others; elsewhere it makes no difference."""
+
+LINE: Final = 4096
+"""Numbers in a line at most, where a whole array is worked on line by line."""
 
 LEAST_ROWS: Final = 16
 LEAST_ROWS_SUMMED: Final = 64
@@ -56,6 +58,7 @@ class NumpyEngine(Engine):
         batch, height, width = images
         rows, size = batch * height * width, windows.area * channels
         memory = arena.scratch("columns", (rows * (size + ones),))
+        planes = None
         if windows.size[1] * channels >= width:
             matrix = memory.reshape(rows, size + ones)
             inner = memory.reshape(batch, height, width, size + ones)[..., :size]
@@ -64,7 +67,9 @@ class NumpyEngine(Engine):
             matrix = memory.reshape(size + ones, rows).T
             by_pixel = memory[: size * rows].reshape(*windows.size, channels, batch, height, width)
             values = by_pixel.transpose(3, 4, 5, 0, 1, 2)
-        return Columns(matrix, values, matrix[:, size] if ones else None)
+            if channels > 1:  # so that neighbours along a row of pixels are neighbours in memory
+                planes = arena.scratch("planes", (channels, batch, *windows.reach)).transpose(1, 2, 3, 0)
+        return Columns(matrix, values, matrix[:, size] if ones else None, planes)
 
     def inputs(self, arena: Arena, x: Array, *, ones: bool) -> Inputs:
         features = x.shape[1]
@@ -117,7 +122,12 @@ class NumpyEngine(Engine):
         return self.plain.pad(image, padding, fill, arena)
 
     def gather(self, images: Array, windows: Windows, columns: Columns) -> Calls:
-        calls: Calls = [partial(np.copyto, columns.values, windows_of(images, windows))]
+        calls: Calls = []
+        if columns.planes is not None:
+            down, across = windows.reach
+            calls = self.copy(images[:, :down, :across], columns.planes)
+            images = columns.planes
+        calls.append(partial(np.copyto, columns.values, windows_of(images, windows)))
         return calls if columns.ones is None else [*calls, partial(columns.ones.fill, 1.0)]
 
     def scatter(self, parts: Array, windows: Windows, images: Array) -> Calls:
@@ -127,6 +137,23 @@ class NumpyEngine(Engine):
             pixels = images[tap]
             calls.append(partial(np.add, pixels, parts[:, :, :, row, col, :], pixels))
         return calls
+
+    def avg_pool(
+        self,
+        x: Array,
+        y: Array,
+        dy: Array | None,
+        dx: Array | None,
+        windows: Windows,
+        share: Array,
+        arena: Arena,
+    ) -> tuple[Calls, Calls]:
+        shares = self.constant(share)
+        forward = [*self.sum_windows(x, windows, y), *self.multiply(y, shares, y)]
+        if dy is None or dx is None:
+            return forward, []
+        part = arena.scratch("part", y.shape)
+        return forward, [*self.multiply(dy, shares, part), *self.spread(part, windows, dx)]
 
     def sum_windows(self, images: Array, windows: Windows, out: Array) -> Calls:
         first, *others = windows.taps()
@@ -227,14 +254,13 @@ def _stacked(matrix: Array, count: int, rows: int) -> Array:
 
 
 def _lines(array: Array) -> Array:
-    """`array`, which is contiguous, as lines of at most some thousand numbers."""
-    *_, last = array.shape
-    length = last
-    for size in reversed(array.shape[:-1]):
-        if length * size > 4096:
-            break
-        length *= size
-    return array.reshape(-1, length) if math.prod(array.shape) else array.reshape(0, last)
+    """`array`, which is contiguous, as lines of up to some thousand numbers: a view."""
+    length = array.shape[-1]
+    rest = array.size // max(length, 1)
+    for factor in (2, 3, 5, 7):
+        while rest % factor == 0 and rest and length * factor <= LINE:
+            rest, length = rest // factor, length * factor
+    return array.reshape(rest, length)
 
 
 def _pool_of_four(

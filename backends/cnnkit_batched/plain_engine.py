@@ -114,6 +114,16 @@ class PlainEngine(Engine):
 
         return [call]
 
+    def avg_pool(
+        self, x: A, y: A, dy: A | None, dx: A | None, windows: Windows, share: NDArray[np.float64], arena: Arena
+    ) -> tuple[Calls, Calls]:
+        shares = self.constant(share)
+        forward = [*self.sum_windows(x, windows, y), *self.multiply(y, shares, y)]
+        if dy is None or dx is None:
+            return forward, []
+        part = arena.scratch("part", y.shape)
+        return forward, [*self.multiply(dy, shares, part), *self.spread(part, windows, dx)]
+
     def sum_windows(self, images: A, windows: Windows, out: A) -> Calls:
         def call() -> None:
             out[...] = 0.0
