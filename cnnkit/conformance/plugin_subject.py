@@ -145,9 +145,6 @@ class PluginSubject:
         except UnsupportedModel as error:
             self.stage = "refuse"
             raise Refusal(error.path, error.feature, error.reason, declared=bool(declared)) from error
-        except OptionError:
-            self.stage = "load"  # of a precision, say: there is no such backend
-            raise
         self.rehearsals.append(rehearsed)
         if declared:
             raise Mismatch(f"cnnkit_supports says that {declared[0]}; cnnkit_rehearse does not refuse it")

@@ -316,6 +316,20 @@ def test_the_plugin_that_the_broken_ones_are_made_of_is_right(install):
     assert {name for name, verdict in verdicts.items() if verdict.outcome == "refused"} == cases_with("conv2d.dilation")
 
 
+def test_one_model_that_is_refused_among_others_is_not_overlooked(install):
+    """Rows of an odd number, say, which no feature names."""
+    odd = [("    size = 8", "    plan.input_shape[0] % 2 == 0 or odd()\n    size = 8")]
+    more = "\n\ndef odd():\n    raise UnsupportedModel('broken', 'input_shape', 'odd', 'only even ones')\n"
+    failures = failing(judged(install(odd, added=more)))
+    with_odd = {
+        features_of(one.plan, one.optimizer)
+        for one in listening.heard_in(suite_cases())
+        if one.plan.input_shape[0] % 2 and "conv2d.dilation" not in features_of(one.plan)
+    }
+    assert failures.keys() == {case.id for case in plan_cases() if case.features in with_odd}
+    assert {(verdict.stage, verdict.feature) for verdict in failures.values()} == {("refuse", "odd")}
+
+
 def test_a_layout_of_its_own_is_found_wherever_it_can_be_seen(install):
     turned = [("shapes = [op.output_shape", "shapes = [op.output_shape[::-1]")]
     failures = failing(judged(install(turned)))
@@ -408,6 +422,26 @@ def test_a_feature_that_the_ledger_refuses_may_be_refused_in_the_rehearsal(insta
     assert {case.id for case in report.cases if case.outcome == "refused"} == cases_with("conv2d.dilation")
     [problem] = report.ledger_problems
     assert problem.endswith("feature optimizer.adamw: no case that needs it was refused for it. Remove the entry.")
+
+
+def test_a_precision_that_the_backend_does_not_have_is_refused_as_the_ledger_says(install):
+    only32 = [("    size = 8", "    precision == 'float32' or half()\n    size = 8")]
+    more = "\n\nfrom cnnkit.errors import BackendOptionError\n\n\ndef half():\n    raise BackendOptionError('no float64')\n"
+    ledger = (
+        '[[deviation]]\nfeature = "precision.float64"\nkind = "refuses"\nreason = "r"\n'
+        'issue = "https://example.org/1"\nexpiry = 2999-01-01\n'
+    )
+    report = run(install(only32, added=more, ledger=ledger), tier="plan")
+    assert (report.verdict, report.reasons) == ("plan", ())
+    assert {case.outcome for case in report.cases if case.precision == "float64"} == {"refused"}
+
+
+def test_a_plan_of_a_backend_that_is_ready_names_no_device_that_it_ran_on():
+    report = run("numpy", tier="plan", precisions=["float32"], only=["probe.*"])
+    assert (report.device, report.device_given, report.probed) == (None, False, "ready")
+    asked = run("numpy", tier="plan", precisions=["float32"], only=["probe.*"], device="cpu")
+    assert (asked.device, asked.device_given) == ("cpu", True)
+    assert run("numpy", precisions=["float32"], only=["dense.forward.square"]).probed == "ready"
 
 
 def test_a_backend_that_only_predicts_is_planned_at_its_level(install):
