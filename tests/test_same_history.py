@@ -32,10 +32,15 @@ def preset():
     return cnnkit.load_preset("seed-tf").for_data((8, 8, 1), CLASSES)
 
 
+def is_there(module):
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None  # a folder of tests may look like a package of that name
+
+
 @cache
 def history(backend, precision):
     """What `fit` writes down of 50 steps."""
-    if backend == "tensorflow" and importlib.util.find_spec("tensorflow") is None:
+    if backend == "tensorflow" and not is_there("tensorflow"):
         if os.environ.get("CNNKIT_REQUIRE_TENSORFLOW") == "1":
             pytest.fail("CNNKIT_REQUIRE_TENSORFLOW=1, but TensorFlow is not installed")
         pytest.skip("TensorFlow is not installed: python -m pip install 'cnnkit[tensorflow]'")
