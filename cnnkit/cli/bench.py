@@ -1,10 +1,14 @@
-"""`cnnkit bench`, and `cnnkit bench batches`."""
+"""`cnnkit bench`, with or without --gpu, and `cnnkit bench batches`."""
 
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -44,19 +48,35 @@ def seed(
     backend: Annotated[list[str] | None, typer.Option("--backend", "-b", help="May be given several times.")] = None,
     images: Annotated[int, typer.Option(help="Images in a round.", min=32)] = 256,
     rounds: Annotated[int, typer.Option(help="Rounds; the best counts.", min=1)] = 7,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Prove and measure everything on an NVIDIA GPU, and write a report.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="With --gpu: which one. Default: gpu:0.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --gpu: folder of the report. Default: docs/reference/gpu/CARD.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="With --gpu: the time it may take. Default: 480s.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --gpu: fewer images and sizes; judges no target.")
+    ] = False,
     set_: common.SetOption = None,
     json_: common.JsonOption = False,
 ) -> None:
     """Measure: the seed's loops against the backends (and PyTorch, if installed); and what `import cnnkit` costs.
 
-    `cnnkit bench batches` measures training and predicting in batches.
+    `cnnkit bench batches` measures training and predicting in batches. `cnnkit bench --gpu` runs on a GPU alone: the
+    conformance suite, single layers, training and prediction against PyTorch. Exit code 1 where not all of that was done
+    or counts, 2 where there is no GPU.
     """
     if context.invoked_subcommand is not None:
-        sources = {name: context.get_parameter_source(name) for name in context.params}
-        for name, source in sources.items():
-            if source is not None and source.name == "COMMANDLINE":
-                raise OptionError(f"--{name.strip('_')} stands before `{context.invoked_subcommand}`. Write it behind.")
+        _refuse(_given(context), f"stands before `{context.invoked_subcommand}`. Write it behind")
         return
+    given = _given(context)
+    if gpu:
+        _refuse(given & {"images", "rounds", "set_"}, "goes with the plain `cnnkit bench`, not with --gpu")
+        _on_a_gpu(backend, device or "gpu:0", out, budget or "480s", quick=quick, json_=json_)
+        return
+    _refuse(given & {"device", "out", "budget", "quick"}, "goes with --gpu only")
     timings, remark = measure_seed(backend or [DEFAULT_BACKEND], images, rounds, options=common.backend_options(set_))
     imports = measure_import()
     if json_:
@@ -75,6 +95,40 @@ def seed(
     base = imports["numpy"]
     costs = [f"{name} {seconds * 1000:.0f} ms ({seconds / base:.1f} x)" for name, seconds in imports.items()]
     common.console.print(f"import: {', '.join(costs)}", soft_wrap=True)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The parameters that were written on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _refuse(names: Iterable[str], why: str) -> None:
+    for name in sorted(names):
+        raise OptionError(f"--{name.strip('_')} {why}.")
+
+
+def _on_a_gpu(
+    backends: list[str] | None, device: str, out: Path | None, budget: str, *, quick: bool, json_: bool
+) -> None:
+    from cnnkit.bench import gpu
+
+    if backends and len(backends) > 1:
+        raise OptionError(f"--gpu measures one backend; there are {len(backends)}: {', '.join(backends)}.")
+    command = shlex.join(["cnnkit", *sys.argv[1:]])
+    ask = gpu.Ask((backends or [gpu.DEFAULT])[0], device, gpu.read_seconds(budget), quick, command)
+    report = gpu.run(ask, lambda it: gpu.write(it, out), partial(_note, "gpu"))
+    if json_:
+        sys.stdout.write(report.to_json())
+    else:
+        for target in report.targets:
+            common.console.print(f"{target.outcome}: {target.name}. {target.said}", soft_wrap=True)
+        for part in report.parts:
+            if part.outcome != "done":
+                common.console.print(f"{part.name} is {part.outcome}: {part.why}", soft_wrap=True)
+        common.console.print(f"The report is in {gpu.folder(report, out)}", soft_wrap=True)
+    if not report.sound:
+        raise typer.Exit(1)
 
 
 def _table(timings: list[Timing]) -> Table:
