@@ -1,0 +1,118 @@
+"""A GPU, and what all programs of a backend share on it: one stream, kernels, cuBLAS, cuDNN, and memory up to a limit."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, final
+
+from cnnkit.plan import Conv2DOp
+from cnnkit_batched.engine import Call
+from cnnkit_cupy import sources
+from cnnkit_cupy.cublas import Blas
+from cnnkit_cupy.cudnn import Context, Convolution
+from cnnkit_cupy.cudnn_descriptors import Pass, why_unsupported
+from cnnkit_cupy.cudnn_library import Library
+from cnnkit_cupy.precisions import dtype_outside
+
+if TYPE_CHECKING:
+    from cnnkit_cupy.room import Room
+
+WORKSPACE: Final = {9: 32 << 20, 10: 32 << 20}
+"""Bytes of workspace that cuBLAS likes, by the major compute capability; 8 MiB for any other."""
+
+PART_FOR_PATCHES: Final = 4
+"""The patches of a convolution are worked through in blocks of at most one part in so many of the memory."""
+
+MOST_CONVOLUTIONS: Final = 256
+"""So many answers of cuDNN are kept."""
+
+
+@final
+class Card:
+    """GPU number `number` for programs in `precision`. `cp` is CuPy, `blas` and `cudnn` are the libraries.
+
+    Its programs take turns: they use one stream, and enter with `use`.
+    """
+
+    def __init__(
+        self, cp: Any, number: int, precision: str, limit: int | None, blas: Any, cudnn: Library | None
+    ) -> None:
+        self.cp, self.number, self.precision, self.dtype = cp, number, precision, dtype_outside(precision)
+        self.lock = threading.RLock()
+        self.rooms: weakref.WeakSet[Room] = weakref.WeakSet()
+        self.remarks: list[str] = []
+        """What is not as one might expect, such as a convolution that cuDNN does not do."""
+        self._functions: dict[str, Any] = {}
+        self._convolutions: dict[tuple[Conv2DOp, int, tuple[Pass, ...]], Convolution | None] = {}
+        device = cp.cuda.Device(number)
+        with device:
+            self.limit: int | None = limit
+            budget = limit or device.mem_info[0]
+            self.block = budget // PART_FOR_PATCHES // self.dtype.itemsize
+            self.stream = cp.cuda.Stream(non_blocking=True)
+            self.module = cp.RawModule(code=sources.source(), options=sources.compile_options(self.dtype))
+            with self.stream:
+                self.blas = Blas(blas, self.dtype, precision)
+                wanted = WORKSPACE.get(int(device.compute_capability[:-1]), 8 << 20)
+                self.workspace = cp.empty(max(1 << 16, min(wanted, budget // 8)), dtype="uint8")
+                self.blas.use(self.stream.ptr, self.workspace)
+                self._context = Context(cudnn) if cudnn else None
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Be alone on the GPU, which is the current one inside, as is the stream."""
+        with self.lock, self.cp.cuda.Device(self.number), self.stream:
+            yield
+
+    def kernel(self, name: str, *arguments: Any) -> Call:
+        """The launch of a kernel of ours."""
+        launch = sources.prepare(name, *arguments)
+        if name not in self._functions:
+            self._functions[name] = self.module.get_function(name)
+        return partial(self._functions[name], launch.grid, launch.block, launch.arguments)
+
+    # --------------------------------------------------------------------------------------------------------- memory
+
+    def free_for(self, room: Room) -> int:
+        """How many bytes more `room` may take."""
+        free, _ = self.cp.cuda.Device(self.number).mem_info
+        free += room.pool.free_bytes()  # which it holds already, and does not use
+        return int(free) if self.limit is None else min(int(free), self.share_of(room) - room.pool.used_bytes())
+
+    def share_of(self, room: Room) -> int:
+        """How many bytes `room` may have altogether, without those of the others, under the limit."""
+        assert self.limit is not None  # noqa: S101 - who asks has looked
+        others = sum(other.pool.total_bytes() for other in self.rooms if other is not room)
+        return int(self.limit - self.workspace.nbytes - others)
+
+    # ---------------------------------------------------------------------------------------------------------- cuDNN
+
+    def convolution(self, op: Conv2DOp, batch: int, passes: tuple[Pass, ...]) -> Convolution | None:
+        """`op` on cuDNN for `batch` images; None where it does not do that, which a remark explains."""
+        if self._context is None:
+            return None
+        key = op, batch, passes
+        if key not in self._convolutions:
+            if len(self._convolutions) >= MOST_CONVOLUTIONS:
+                self._convolutions.clear()
+            self._convolutions[key] = self._on_cudnn(self._context, op, batch, passes)
+        return self._convolutions[key]
+
+    def _on_cudnn(self, context: Context, op: Conv2DOp, batch: int, passes: tuple[Pass, ...]) -> Convolution | None:
+        reason = why_unsupported(op, batch)
+        if not reason:
+            made = Convolution(context.library, op, batch, self.precision)
+            reason = made.choose(context, passes, workspace_limit=self.block * self.dtype.itemsize)
+            if not reason:
+                return made
+        self.remark(f"layers[{op.layer}] runs without cuDNN: {reason}")
+        return None
+
+    def remark(self, text: str) -> None:
+        """Note something, once."""
+        if text not in self.remarks:
+            self.remarks.append(text)

@@ -1,0 +1,105 @@
+"""From a device's name and options to a backend that has been tried: one kernel and one product, before anybody relies on it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from cnnkit.errors import BackendError, BackendOptionError, BackendUnavailable
+from cnnkit.plugins import BackendStatus
+from cnnkit_cupy import cublas, cudnn_library
+from cnnkit_cupy.backend import CupyBackend
+from cnnkit_cupy.card import Card
+from cnnkit_cupy.precisions import TF32
+from cnnkit_cupy.room import Room
+
+HEADERS = "python -m pip install 'cupy-cuda{0}x[ctk]', which brings them, or nvidia-cuda-runtime and nvidia-cuda-nvrtc"
+
+
+def open_backend(
+    device: str | None, number: int, precision: str, limit: int | None, cudnn: bool | None, *, graphs: bool
+) -> CupyBackend:
+    """The backend on GPU `number`, which the caller calls `device`.
+
+    Raises `BackendUnavailable` where it cannot be had, and `BackendOptionError` for a precision that the GPU has not.
+    """
+    cp = _cupy()
+    count = cp.cuda.runtime.getDeviceCount() if cp.cuda.is_available() else 0
+    if not 0 <= number < count:
+        how_many = f"{count} GPU{'s' if count > 1 else ''}, numbered from 0" if count else "no GPU"
+        raise unavailable(
+            "no-device",
+            f"CuPy {cp.__version__} sees {how_many}, so there is no {device or 'gpu'!r}",
+            "Check the driver with nvidia-smi and the environment variable CUDA_VISIBLE_DEVICES",
+        )
+    cuda = cp.cuda.runtime.runtimeGetVersion() // 1000
+    capability = cp.cuda.Device(number).compute_capability
+    if precision == TF32 and int(capability) < 80:
+        raise BackendOptionError(
+            f"backend 'cupy': precision is 'tf32', which came with compute capability 8.0, and that of GPU {number} is "
+            f"{capability[:-1]}.{capability[-1]}. Use precision='float32'."
+        )
+    try:
+        card = Card(cp, number, precision, limit, cublas.load(cuda), _cudnn(cuda, wanted=cudnn))
+        try_out(card)
+    except BackendUnavailable:
+        raise
+    except (BackendError, RuntimeError, cp.cuda.compiler.CompileException, OSError, ImportError) as error:
+        # Those of our libraries, of CuPy and its compiler, and of files that are not there.
+        reason, fix = _explained(error, cuda)
+        raise unavailable("broken", reason, fix, error) from error
+    return CupyBackend(card, graphs)
+
+
+def _cupy() -> Any:
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        fix = "Install it again: python -m pip install --force-reinstall 'cnnkit[cuda13]', or [cuda12]"
+        raise unavailable("broken", f"CuPy does not load: {error}", fix, error) from error
+
+
+def _cudnn(cuda: int, *, wanted: bool | None) -> cudnn_library.Library | None:
+    """CuDNN, if it is wanted, and there, or has to be."""
+    if wanted is False:
+        return None
+    search = cudnn_library.load(cuda)
+    if wanted is None:
+        return search.library
+    return search.require()
+
+
+def try_out(card: Card) -> None:
+    """Run one kernel and one product, and compare; a `BackendError` where they are wrong."""
+    with card.use():
+        room = Room(card)
+        numbers = np.arange(1.0, 5.0, dtype=card.dtype)
+        x, y = room.upload(numbers), room.empty((4,))
+        room.kernel("rescale", x, y, 4, 2.0, 1.0)()
+        product = room.empty((2, 2))
+        room.product(x.reshape(2, 2), x.reshape(2, 2), product)()
+        of_kernel, of_product = y.get(), product.get()
+    expected = numbers.reshape(2, 2) @ numbers.reshape(2, 2)  # small whole numbers: exact in every precision
+    if not (np.array_equal(of_kernel, 2 * numbers + 1) and np.array_equal(of_product, expected)):
+        raise BackendError(
+            f"backend 'cupy': GPU {card.number} gives {of_kernel.tolist()} for {(2 * numbers + 1).tolist()} and "
+            f"{of_product.tolist()} for {expected.tolist()}. Check the GPU and its driver."
+        )
+
+
+def _explained(error: Exception, cuda: int) -> tuple[str, str]:
+    """Reason and fix for what came of trying a GPU out."""
+    text = " ".join(str(error).split())
+    if "header" in text or "nvrtc" in text.lower() or "could not open source file" in text:
+        return f"its kernels do not compile: {text}", f"Install CUDA's headers and compiler: {HEADERS.format(cuda)}"
+    if "cublas" in text.lower():
+        return f"a product does not run: {text}", f"Install cuBLAS: {HEADERS.format(cuda)}"
+    return f"the GPU does not run a kernel and a product: {text}", "Check it with nvidia-smi, and the driver's version"
+
+
+def unavailable(state: Any, reason: str, fix: str, error: Exception | None = None) -> BackendUnavailable:
+    """The error that says why there is no backend, and what to do."""
+    status = BackendStatus("cupy", state, reason.removesuffix("."), fix, error=error)
+    return BackendUnavailable(f"Backend 'cupy' is not ready ({state}): {status.reason}. {fix}.", status)
