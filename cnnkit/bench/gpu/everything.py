@@ -187,13 +187,13 @@ class Run:
                 if not deadline.allows(longest):
                     left_out.append(f"batch {size}")
                     continue
-                before, extent = deadline.left, self.ask.extent
+                before, extent = deadline.clock(), self.ask.extent
                 workload = Workload(whole(), extent.images, size)
                 more, all_rounds = measure(workload, asked, extent.rounds, deadline, self.told)
                 cells += more
                 self.found[name] = tuple(sorted(cells, key=lambda cell: cell.batch))
                 left_out += [] if all_rounds else [f"rounds at batch {size}"]
-                longest = max(longest, before - deadline.left)
+                longest = max(longest, deadline.clock() - before)
             for process in asked:
                 self.versions.update(process.versions)
         return _left_out(left_out)

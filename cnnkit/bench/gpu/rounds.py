@@ -86,10 +86,10 @@ class Runner:
 def go_round(runners: Sequence[Runner], rounds: int, deadline: Deadline, once: Callable[[Runner], object]) -> bool:
     """`rounds` rounds through all, fewer where the time is up, but one at least; whether there was time for all."""
     for number in range(rounds):
-        before = deadline.left
+        before = deadline.clock()
         for runner in runners:
             runner.attempt(once)
-        if number + 1 < rounds and not deadline.allows(before - deadline.left):
+        if number + 1 < rounds and not deadline.allows(deadline.clock() - before):
             return False
     return True
 
