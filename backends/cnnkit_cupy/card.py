@@ -27,6 +27,9 @@ WORKSPACE: Final = {9: 32 << 20, 10: 32 << 20}
 PART_FOR_PATCHES: Final = 4
 """The patches of a convolution are worked through in blocks of at most one part in so many of the memory."""
 
+LEFT_ALONE: Final = 256 << 20
+"""Bytes for what CUDA and its libraries take themselves: kernels as they are loaded, graphs."""
+
 MOST_CONVOLUTIONS: Final = 256
 """So many answers of cuDNN are kept."""
 
@@ -79,7 +82,8 @@ class Card:
 
     def free_for(self, room: Room) -> int:
         """How many bytes more `room` may take."""
-        free, _ = self.cp.cuda.Device(self.number).mem_info
+        free, total = self.cp.cuda.Device(self.number).mem_info
+        free -= min(LEFT_ALONE, total // 16)
         free += room.pool.free_bytes()  # which it holds already, and does not use
         return int(free) if self.limit is None else min(int(free), self.share_of(room) - room.pool.used_bytes())
 

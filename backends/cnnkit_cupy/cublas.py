@@ -59,10 +59,7 @@ def load(cuda: int) -> Any:
             function = getattr(functions, name)
             function.restype, function.argtypes = c_int, arguments
     except (OSError, AttributeError) as error:
-        raise BackendError(
-            f"backend 'cupy' needs cuBLAS, which CuPy does not bring along: {error}. Install it with: python -m pip "
-            f"install 'cnnkit[cuda{cuda}]', or nvidia-cublas alone."
-        ) from error
+        raise BackendError(f"needs cuBLAS, which CuPy alone does not bring along: {error}") from error
     return functions
 
 

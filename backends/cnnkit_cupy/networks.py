@@ -69,22 +69,23 @@ class Networks:
         """The bytes of the block that networks lie in."""
         return 0 if self.memory is None else int(self.memory.nbytes)
 
-    def reserve(self, count: int, *, learns: bool) -> int:
+    def reserve(self, count: int, spare: int, *, learns: bool) -> int:
         """Make room for networks of up to `count` images, or of as many as fit; returns how many these are.
 
+        So many bytes as `spare` are left for what else is needed to work with `count` images.
         If the block has to grow, the networks there were are gone. Raises `OutOfMemory` where not even one image fits.
         """
-        most = count
+        most, room = count, self.room.free - spare + self.capacity
         if self.sizes.measured(count, learns=learns).bytes > self.capacity:
-            most = self.sizes.most(count, self.room.free + self.capacity, learns=learns)
+            most = self.sizes.most(count, room, learns=learns)
         if most == 0:
-            least, free = self.sizes.measured(1, learns=learns).bytes, max(0, self.room.free + self.capacity)
+            least = self.sizes.measured(1, learns=learns).bytes
             raise OutOfMemory(
                 f"backend 'cupy': {self.plan.model.title} takes {megabytes(least)} to {'train' if learns else 'predict'} "
-                f"one image at a time, and {megabytes(free)} are free on GPU {self.room.card.number}"
+                f"one image at a time, and {megabytes(max(0, room))} are free on GPU {self.room.card.number}"
                 f"{self.room.limit_in_words}. Free memory there, or use a smaller model.",
                 asked=least,
-                free=free,
+                free=max(0, room),
             )
         wanted = self.sizes.measured(most, learns=learns).bytes
         if wanted > self.capacity:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,7 +15,8 @@ from cnnkit_cupy.card import Card
 from cnnkit_cupy.precisions import TF32
 from cnnkit_cupy.room import Room
 
-HEADERS = "python -m pip install 'cupy-cuda{0}x[ctk]', which brings them, or nvidia-cuda-runtime and nvidia-cuda-nvrtc"
+TOOLKIT: Final = "python -m pip install 'cnnkit[cuda{0}]'"
+"""The extra brings CuPy with all libraries of CUDA that it uses."""
 
 
 def open_backend(
@@ -42,10 +43,15 @@ def open_backend(
             f"{capability[:-1]}.{capability[-1]}. Use precision='float32'."
         )
     try:
-        card = Card(cp, number, precision, limit, cublas.load(cuda), _cudnn(cuda, wanted=cudnn))
+        blas = cublas.load(cuda)
+    except BackendError as error:
+        raise unavailable(
+            "missing-dependency", str(error), f"Install it with: {TOOLKIT.format(cuda)}", error
+        ) from error
+    library = _cudnn(cuda, wanted=cudnn)
+    try:
+        card = Card(cp, number, precision, limit, blas, library)
         try_out(card)
-    except BackendUnavailable:
-        raise
     except (BackendError, RuntimeError, cp.cuda.compiler.CompileException, OSError, ImportError) as error:
         # Those of our libraries, of CuPy and its compiler, and of files that are not there.
         reason, fix = _explained(error, cuda)
@@ -66,9 +72,9 @@ def _cudnn(cuda: int, *, wanted: bool | None) -> cudnn_library.Library | None:
     if wanted is False:
         return None
     search = cudnn_library.load(cuda)
-    if wanted is None:
-        return search.library
-    return search.require()
+    if wanted and search.library is None:
+        raise unavailable("missing-dependency", f"was asked for cuDNN, but {search.reason}", search.fix)
+    return search.library
 
 
 def try_out(card: Card) -> None:
@@ -92,10 +98,10 @@ def try_out(card: Card) -> None:
 def _explained(error: Exception, cuda: int) -> tuple[str, str]:
     """Reason and fix for what came of trying a GPU out."""
     text = " ".join(str(error).split())
-    if "header" in text or "nvrtc" in text.lower() or "could not open source file" in text:
-        return f"its kernels do not compile: {text}", f"Install CUDA's headers and compiler: {HEADERS.format(cuda)}"
+    if any(word in text.lower() for word in ("header", "nvrtc", "could not open source file")):
+        return f"its kernels do not compile: {text}", f"Install CUDA's compiler and headers: {TOOLKIT.format(cuda)}"
     if "cublas" in text.lower():
-        return f"a product does not run: {text}", f"Install cuBLAS: {HEADERS.format(cuda)}"
+        return f"a product does not run: {text}", f"Install cuBLAS again: {TOOLKIT.format(cuda)}"
     return f"the GPU does not run a kernel and a product: {text}", "Check it with nvidia-smi, and the driver's version"
 
 

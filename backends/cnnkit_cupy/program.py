@@ -22,7 +22,7 @@ from cnnkit_cupy.card import Card
 from cnnkit_cupy.networks import Networks
 from cnnkit_cupy.recipe import Source, run
 from cnnkit_cupy.room import Room
-from cnnkit_cupy.training import Trainer, gathering
+from cnnkit_cupy.training import ROUNDED_TO, Trainer, gathering
 
 T = TypeVar("T")
 
@@ -39,7 +39,9 @@ def plain(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 def predict(networks: Networks, images: Images, output: Array) -> None:
     """Write the last layer's output for each of `images` into the rows of `output`."""
     room = networks.room
-    most = networks.reserve(min(len(images), PREDICTED), learns=False)
+    count = min(len(images), PREDICTED)
+    each = plain(images[:1], room.dtype).nbytes + 8
+    most = networks.reserve(count, count * each + 4 * ROUNDED_TO, learns=False)
     places = room.upload(np.arange(most))
     for part in slices(len(images), most):
         network = networks.get(part.stop - part.start, learns=False)
@@ -50,10 +52,14 @@ def predict(networks: Networks, images: Images, output: Array) -> None:
         output[part] = network.probabilities.get()
 
 
-def close(room: Room, networks: Networks) -> None:
-    """Give all memory of a program back, which has died."""
-    networks.release()
-    room.pool.free_all_blocks()
+def give_back_with(program: Program, networks: Networks) -> None:
+    """When `program` dies, give its memory back, without waiting for a collection of garbage."""
+
+    def close() -> None:
+        networks.release()
+        networks.room.give_back()
+
+    weakref.finalize(program, close).atexit = False  # the driver may be gone by then, and takes everything with it
 
 
 @final
@@ -66,7 +72,7 @@ class CupyProgram(Program):
             room = Room(card)
             vector = room.upload(Layout(plan).pack(parameters, card.dtype))
             self.networks = Networks(room, plan, vector, None)
-        weakref.finalize(self, close, room, self.networks)
+        give_back_with(self, self.networks)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -134,7 +140,7 @@ class CupyTrainingProgram(TrainingProgram):
         self.batch: Source | None = None
         self.every: A = None
         """0, 1, 2... as the order of a batch that is taken as it comes."""
-        weakref.finalize(self, close, self.trainer.room, self.trainer.networks)
+        give_back_with(self, self.trainer.networks)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -230,21 +236,27 @@ class CupyTrainingProgram(TrainingProgram):
         self, images: Images, labels: Labels, places: NDArray[np.int64], batch_size: int
     ) -> tuple[Source, A] | None:
         """The data of an epoch and its order, with all that the steps take; None where the data are too large for that."""
-        counts = {min(batch_size, len(places)), len(places) % batch_size or batch_size}
-        for last in (False, True):
-            try:
-                source = self.data.on_gpu(self.trainer, images, labels)
-                for count in sorted(counts, reverse=True):
-                    self.trainer.recipe(source, count)
-                return source, self.trainer.room.upload(places)
-            except OutOfMemory as error:
-                self._release()
-                if last:
-                    remark = (
-                        f"an epoch goes to the GPU batch by batch, which takes longer, for its data do not fit: {error}"
-                    )
-                    self.card.remark(remark)
-        return None
+
+        def ready() -> tuple[Source, A]:
+            source = self.data.on_gpu(self.trainer, images, labels)
+            order = self.trainer.room.upload(places)
+            counts = {min(batch_size, len(places)), len(places) % batch_size or batch_size}
+            for count in sorted(counts, reverse=True):
+                self.trainer.recipe(source, count)
+            return source, order
+
+        try:
+            return ready()
+        except OutOfMemory:
+            self._release()
+        try:
+            return ready()
+        except OutOfMemory as error:
+            self._release()
+            self.card.remark(
+                f"an epoch goes to the GPU batch by batch, which takes longer, for its data do not fit: {error}"
+            )
+            return None
 
     def _release(self) -> None:
         self.data.release(self.trainer)

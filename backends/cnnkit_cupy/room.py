@@ -39,6 +39,11 @@ class Room(Target):
         """How many bytes more it may take."""
         return self.card.free_for(self)
 
+    def give_back(self) -> None:
+        """Give memory back to the GPU that the pool holds and does not use."""
+        with self.cp.cuda.Device(self.card.number):
+            self.pool.free_all_blocks()
+
     # --------------------------------------------------------------------------------------------------------- arrays
 
     def empty(self, shape: Shape, dtype: Any = None) -> A:
@@ -64,7 +69,7 @@ class Room(Target):
             try:
                 return take()
             except errors:
-                self.pool.free_all_blocks()  # what it holds and does not use, in pieces of other sizes
+                self.give_back()  # what it holds and does not use, in pieces of other sizes
             try:
                 return take()
             except errors as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Final, final
 
@@ -24,6 +25,12 @@ from cnnkit_cupy.update import Update
 
 MOST_RECIPES: Final = 8
 """Recipes for so many sizes of batches are kept, each with its graph."""
+
+ROUNDED_TO: Final = 512
+"""CuPy's pool takes memory in multiples of so many bytes."""
+
+UPLOADS: Final = 16
+"""At most so many arrays are on their way at once."""
 
 
 def gathering(room: Room, network: Network, source: Source, places: A) -> Calls:
@@ -98,7 +105,7 @@ class Trainer:
             self.recipes.clear()
         key = count, id(source)
         if key not in self.recipes:
-            most = self.networks.reserve(count, learns=True)
+            most = self.networks.reserve(count, self._spare(count, source.images[0].nbytes), learns=True)
             if self.generation != self.networks.generation or len(self.recipes) >= MOST_RECIPES:
                 self.recipes.clear()
             self.generation = self.networks.generation
@@ -147,17 +154,24 @@ class Trainer:
         self.recipes.clear()
         self.networks.release()
         self.places, self.masks, self.total = None, {}, None
-        self.room.pool.free_all_blocks()
+        self.room.give_back()
+
+    def _spare(self, count: int, image_bytes: int) -> int:
+        """The bytes that each step on a batch of `count` images takes on the way: images, labels, places and masks."""
+        return int(self.gradient.nbytes) + count * (image_bytes + 4 + 8 + self._mask_bytes) + UPLOADS * ROUNDED_TO
+
+    @property
+    def _mask_bytes(self) -> int:
+        return sum(math.prod(op.output_shape) for op in self.dropouts)
 
     def largest_batch(self, image_bytes: int) -> int | None:
         """The most images of `image_bytes` that a batch may have, once `release` was called; None if there are none."""
-        one = self.networks.sizes.measured(1, learns=True).bytes + self.gradient.nbytes
-        masks = sum(int(np.prod(op.output_shape)) for op in self.dropouts)
-        # Images, labels, places and masks: where they stay, and on their way there.
-        each = 2 * (image_bytes + 4 + 8 + masks)
-        pieces = 2 * (3 + len(self.dropouts)) + 4
-        count = (self.room.free - one - pieces * ROUNDED_TO) // each
-        return count if count > 0 else None
+        least = self.networks.sizes.measured(1, learns=True).bytes + self._spare(0, image_bytes)
+        kept = image_bytes + 4 + 8 + 8 + self._mask_bytes
+        pieces = UPLOADS + len(self.dropouts)
+        each = kept + self._spare(1, image_bytes) - self._spare(0, image_bytes)
+        count = (self.room.free - least - pieces * ROUNDED_TO) // each
+        return int(count) if count > 0 else None
 
     def saying_what_fits(self, error: OutOfMemory, count: int, image_bytes: int) -> OutOfMemory:
         """`error` about a batch of `count` images, with the largest that fits."""
@@ -165,7 +179,3 @@ class Trainer:
         batch = self.largest_batch(image_bytes)
         advice = f"The largest batch that fits is {batch}." if batch else "Not even a batch of one image fits."
         return OutOfMemory(f"a batch of {count} images does not fit: {error} {advice}", error.asked, error.free, batch)
-
-
-ROUNDED_TO: Final = 512
-"""CuPy's pool takes memory in multiples of so many bytes."""

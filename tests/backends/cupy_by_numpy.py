@@ -12,6 +12,7 @@ The kernels are those of the GPU, run on the CPU (host_kernels.py).
 import contextlib
 import ctypes
 import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -264,7 +265,7 @@ class Array:
         return self._compute(lambda x: x.astype(dtype))
 
     def sum(self):
-        return self._compute(lambda x: np.sum(x))
+        return self._compute(np.sum)
 
 
 def _operator(name):
@@ -288,7 +289,7 @@ def empty(gpu, shape, dtype):
 
 
 class Stream:
-    def __init__(self, gpu, null=False, non_blocking=False, ptds=False, priority=None):  # noqa: FBT002, PLR0917 - as CuPy's
+    def __init__(self, gpu, null=False, non_blocking=False, ptds=False, priority=None):
         assert non_blocking
         assert not null
         assert not ptds
@@ -413,7 +414,7 @@ class Cublas:
         assert self.stream == self.gpu.cp_stream.ptr
         assert self.workspace, "cuBLAS would take memory while a graph is recorded"
 
-    def _gemm(self, dtype, handle, first, second, m, n, k, one, a, lda, b, ldb, zero, c, ldc):  # noqa: PLR0917 - cuBLAS's own
+    def _gemm(self, dtype, handle, first, second, m, n, k, one, a, lda, b, ldb, zero, c, ldc):
         self._ready(handle)
         assert (one._obj.value, zero._obj.value) == (1, 0)
         left = _by_columns(dtype, a, lda, *((m, k) if first == 0 else (k, m)))
@@ -422,7 +423,7 @@ class Cublas:
         out = _by_columns(dtype, c, ldc, m, n)
         self.gpu.submit(lambda: np.copyto(out, left @ right))
 
-    def _axpy(self, dtype, handle, n, one, x, step_x, y, step_y):  # noqa: PLR0917 - cuBLAS's own
+    def _axpy(self, dtype, handle, n, one, x, step_x, y, step_y):
         self._ready(handle)
         assert (one._obj.value, step_x, step_y) == (1, 1, 1)
         source, target = (_by_columns(dtype, each, n, n, 1) for each in (x, y))
@@ -445,11 +446,10 @@ class Cudnn(CudnnByNumpy):
         self.gpu = gpu
 
     def _run(self, *arguments):
-        self.gpu.submit(lambda: self._checked(super(Cudnn, self)._run(*arguments)))
+        self.gpu.submit(partial(self._now, *arguments))
 
-    @staticmethod
-    def _checked(status):
-        assert not status
+    def _now(self, *arguments):
+        assert not super()._run(*arguments)
 
 
 def make_cupy(gpu):
