@@ -271,6 +271,16 @@ def test_the_quick_pool_of_four_is_the_general_one_with_ties_odd_sizes_and_gaps(
         same(mine, plain)
 
 
+@pytest.mark.parametrize("strides", [(2, 2), (2, 3), (3, 2), (4, 5)])
+@pytest.mark.parametrize("rest", [(0, 0), (0, 1), (1, 0), (3, 2)])
+def test_pixels_between_and_behind_pools_of_four_get_no_gradient(strides, rest):
+    seen = Windows((2, 2), strides, (1, 1), (3, 4))
+    x = whole((2, 2 * strides[0] + 2 + rest[0], 3 * strides[1] + 2 + rest[1], 3), most=1)
+    dy = whole((2, 3, 4, 3), most=100)
+    for mine, expected in zip(pooled(QUICK, x, dy, seen), first_maximum(x, dy, seen), strict=True):
+        same(mine, expected)
+
+
 @FIXED
 @given(pools(st.tuples(st.integers(1, 4), st.integers(1, 4)), lambda _: st.integers(1, 5), nan=False))
 def test_pools_of_every_size_are_those_of_the_plain_engine(given_):
