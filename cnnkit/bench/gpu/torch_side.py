@@ -24,14 +24,12 @@ WARM_UP = 3
 
 def make(workload: Workload, *, device: str, precision: str, graph: bool) -> Learner:
     """The learner on `device`, such as "cuda:0"; `precision` is "float32" or "tf32"."""
-    _set_precision(precision)
-    return _Torch(workload, torch.device(device), graph=graph)
+    return _Torch(workload, _ready(device, precision), graph=graph)
 
 
 def layer(task: LayerTask, *, device: str, precision: str, graph: bool) -> LayerCalls:  # noqa: ARG001 - of steps
     """One layer, by torch.nn.functional."""
-    _set_precision(precision)
-    return calls_of(task, torch.device(device))
+    return calls_of(task, _ready(device, precision))
 
 
 def release() -> None:
@@ -39,11 +37,16 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
-def _set_precision(precision: str) -> None:
+def _ready(device: str, precision: str) -> torch.device:
+    """The device, which is the current one, with PyTorch in that precision."""
     allowed = precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cudnn.benchmark = True
+    found = torch.device(device)
+    if found.type == "cuda":
+        torch.cuda.set_device(found)
+    return found
 
 
 @final
