@@ -12,10 +12,10 @@ from cnnkit.optimizers import Optimizer
 from cnnkit.parameters import check_parameters
 from cnnkit.plan import Plan
 from cnnkit.state import TrainingState, check_state
-from cnnkit_batched.sizing import megabytes
 from cnnkit_cupy.card import Card
 from cnnkit_cupy.networks import Sizes
 from cnnkit_cupy.program import CupyProgram, CupyTrainingProgram
+from cnnkit_cupy.words import amount
 
 
 @final
@@ -47,8 +47,8 @@ class CupyBackend(Backend):
             if images == 0:
                 least = fixed + sizes.measured(1, learns=learns).bytes
                 raise OutOfMemory(
-                    f"backend 'cupy': {plan.model.title} takes {megabytes(least)} to {'train' if learns else 'predict'} one "
-                    f"image at a time, and {megabytes(limit)} are there. Give it more, or use a smaller model.",
+                    f"backend 'cupy': {plan.model.title} takes {amount(least)} to {'train' if learns else 'predict'} one "
+                    f"image at a time, and {amount(limit)} are there. Give it more, or use a smaller model.",
                     asked=least,
                     free=limit,
                 )

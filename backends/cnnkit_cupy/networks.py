@@ -9,11 +9,13 @@ from cnnkit.plan import Plan
 from cnnkit_batched.engine import A
 from cnnkit_batched.memory import Block, Loose
 from cnnkit_batched.network import Network
-from cnnkit_batched.sizing import measured, megabytes
+from cnnkit_batched.sizing import measured
 from cnnkit_batched.vector import Layout
 from cnnkit_cupy.engine import CudaEngine
 from cnnkit_cupy.paper import Convolver, Paper
+from cnnkit_cupy.recipe import Recipe, Source
 from cnnkit_cupy.room import Room
+from cnnkit_cupy.words import amount
 
 MOST_NETWORKS: Final = 16
 """Networks for so many sizes of slices are kept."""
@@ -60,8 +62,8 @@ class Networks:
         self.layout = self.sizes.layout
         self.engine = CudaEngine(room, room.card.block)
         self.memory: A = None
-        self.generation = 0
-        """It counts the blocks: what was made for another one than this is of no use."""
+        self.recipes: dict[tuple[int, int], tuple[Recipe, Source]] = {}
+        """What was made of networks in this block, by the size of a batch and the identity of its source."""
         self.found: dict[tuple[int, bool], Network] = {}
 
     @property
@@ -81,8 +83,8 @@ class Networks:
         if most == 0:
             least = self.sizes.measured(1, learns=learns).bytes
             raise OutOfMemory(
-                f"backend 'cupy': {self.plan.model.title} takes {megabytes(least)} to {'train' if learns else 'predict'} "
-                f"one image at a time, and {megabytes(max(0, room))} are free on GPU {self.room.card.number}"
+                f"backend 'cupy': {self.plan.model.title} takes {amount(least)} to {'train' if learns else 'predict'} "
+                f"one image at a time, and {amount(max(0, room))} are free on GPU {self.room.card.number}"
                 f"{self.room.limit_in_words}. Free memory there, or use a smaller model.",
                 asked=least,
                 free=max(0, room),
@@ -106,6 +108,6 @@ class Networks:
 
     def release(self) -> None:
         """Give the block back."""
+        self.recipes.clear()
         self.found.clear()
         self.memory = None
-        self.generation += 1

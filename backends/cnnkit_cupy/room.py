@@ -15,11 +15,11 @@ from cnnkit.arrays import Shape
 from cnnkit.errors import OutOfMemory
 from cnnkit.plan import Conv2DOp
 from cnnkit_batched.engine import A, Call
-from cnnkit_batched.sizing import megabytes
 from cnnkit_cupy.card import Card
 from cnnkit_cupy.cudnn import Convolution
 from cnnkit_cupy.cudnn_descriptors import Pass
 from cnnkit_cupy.target import Target
+from cnnkit_cupy.words import amount
 
 T = TypeVar("T")
 
@@ -75,8 +75,8 @@ class Room(Target):
             except errors as error:
                 free = max(0, self.free)
                 raise OutOfMemory(
-                    f"backend 'cupy' asked for {megabytes(asked)} of memory on GPU {self.card.number}, where "
-                    f"{megabytes(free)} are free{self.limit_in_words}. {error}",
+                    f"backend 'cupy' asked for {amount(asked)} of memory on GPU {self.card.number}, where "
+                    f"{amount(free)} are free{self.limit_in_words}.",
                     asked=asked,
                     free=free,
                 ) from error
@@ -89,7 +89,7 @@ class Room(Target):
     @property
     def limit_in_words(self) -> str:
         """What a message adds about the limit of memory."""
-        return "" if self.card.limit is None else f" under the memory_limit of {megabytes(self.card.limit)}"
+        return "" if self.card.limit is None else f" under the memory_limit of {amount(self.card.limit)}"
 
     # ---------------------------------------------------------------------------------------------------------- calls
 

@@ -64,9 +64,6 @@ class Trainer:
         self.update = Update(room, optimizer, self.vector, self.slots)
         self.places: A = None
         self.masks: dict[int, A] = {}
-        self.recipes: dict[tuple[int, int], tuple[Recipe, Source]] = {}
-        self.generation = 0
-        """The block of the networks that the recipes were made for."""
 
     # -------------------------------------------------------------------------------------------------------- a step
 
@@ -101,26 +98,25 @@ class Trainer:
     def recipe(self, source: Source, count: int) -> Recipe:
         """How batches of `count` images of `source` are learned, with all the memory that it takes."""
         self._reserve_batch(count)
-        if self.generation != self.networks.generation:
-            self.recipes.clear()
-        key = count, id(source)
-        if key not in self.recipes:
+        recipes, key = self.networks.recipes, (count, id(source))
+        if key not in recipes:
             most = self.networks.reserve(count, self._spare(count, source.images[0].nbytes), learns=True)
-            if self.generation != self.networks.generation or len(self.recipes) >= MOST_RECIPES:
-                self.recipes.clear()
-            self.generation = self.networks.generation
-            self.recipes[key] = self._new_recipe(source, count, most), source
-        return self.recipes[key][0]
+            if len(recipes) >= MOST_RECIPES:
+                recipes.clear()
+            recipes[key] = self._new_recipe(source, count, most), source
+        return recipes[key][0]
 
     def forget(self, source: Source | None) -> None:
         """Let go of `source`, which will not come again."""
-        self.recipes = {key: pair for key, pair in self.recipes.items() if pair[1] is not source}
+        recipes = self.networks.recipes
+        for key in [key for key, (_, its) in recipes.items() if its is source]:
+            del recipes[key]
 
     def _reserve_batch(self, count: int) -> None:
         """Room for the places and masks of a batch."""
         if self.places is not None and len(self.places) >= count:
             return
-        self.recipes.clear()
+        self.networks.recipes.clear()
         self.places, self.masks = None, {}
         self.places = self.room.empty((count,), np.int64)
         self.masks = {op.layer: self.room.empty((count, *op.output_shape), np.uint8) for op in self.dropouts}
@@ -151,7 +147,6 @@ class Trainer:
 
     def release(self) -> None:
         """Give back all but parameters and slots."""
-        self.recipes.clear()
         self.networks.release()
         self.places, self.masks, self.total = None, {}, None
         self.room.give_back()

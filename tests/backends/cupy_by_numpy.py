@@ -24,6 +24,11 @@ UNIT = 512
 """A pool takes memory in multiples of so many bytes, as CuPy's does."""
 
 
+FMA = {"algo": 1, "status": 0, "determinism": 1, "mathType": 3}
+EVERYWHERE = {"Forward": [FMA], "BackwardData": [FMA], "BackwardFilter": [FMA]}
+"""What a cuDNN offers that does every convolution."""
+
+
 class OutOfMemoryError(MemoryError):
     """As CuPy's."""
 
@@ -40,7 +45,7 @@ class Gpu:
         self.taken = 0
         self.waits, self.uploads, self.launches, self.graphs = [], [], [], []
         self.queue, self.recording, self.buried = [], None, []
-        self.refuses_graphs = None
+        self.refuses_graphs = self.interrupts = None
         self.allocators = [None]
         self.cp = make_cupy(self)
         self.blas = Cublas(self)
@@ -359,6 +364,8 @@ class RawModule:
 
     def _launch(self, name, grid, block, arguments):
         assert self.gpu.cp_stream.inside, f"{name} is launched on another stream"
+        if self.gpu.interrupts == name:
+            raise KeyboardInterrupt
         if self.gpu.refuses_graphs == name and self.gpu.recording is not None:
             raise RuntimeError("cudaErrorStreamCaptureUnsupported")
         types = {"int": np.int32, "long long": np.int64, "double": np.float64}
@@ -444,6 +451,7 @@ class Cudnn(CudnnByNumpy):
     def __init__(self, gpu, **how):
         super().__init__(**how)
         self.gpu = gpu
+        gpu.cudnn = self
 
     def _run(self, *arguments):
         self.gpu.submit(partial(self._now, *arguments))
