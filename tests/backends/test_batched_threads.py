@@ -389,7 +389,7 @@ def test_threads_end_with_their_program():
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
