@@ -72,6 +72,7 @@ _SUBMODULES = (
     "files",
     "layerwise",
     "randomness",
+    "rewriting",
     "running",
     "scaffold",
     "summary",

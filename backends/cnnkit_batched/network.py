@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -23,29 +21,11 @@ from cnnkit.plan import (
     RescaleOp,
     SoftmaxOp,
 )
+from cnnkit.rewriting import simplified
 from cnnkit_batched import layers
 from cnnkit_batched.engine import A, Arena, Calls, Engine, Head
 from cnnkit_batched.layers import Dropping, Layer, Site
 from cnnkit_batched.vector import Layout
-
-
-def quicker(operations: Sequence[Operation]) -> list[Operation]:
-    """The same computation, to the last bit where no number is NaN, with less to do.
-
-    ReLU and max pooling change places: neither changes which of two numbers is larger, so the same maximum wins, and
-    where it is not positive no gradient passes either way; but fewer numbers are left for the ReLU. And the mean of
-    one channel is that channel.
-    """
-    steps: list[Operation] = []
-    for op in operations:
-        if isinstance(op, GrayscaleOp) and op.weights == (1.0,):
-            continue
-        before = steps[-1] if steps else None
-        if isinstance(op, MaxPool2DOp) and isinstance(before, ActivationOp) and before.function == "relu":
-            steps[-1:] = [op, replace(before, input_shape=op.output_shape, output_shape=op.output_shape)]
-        else:
-            steps.append(op)
-    return steps
 
 
 @final
@@ -71,7 +51,7 @@ class Network:
         self.shapes: dict[tuple[int, type[Operation]], Shape] = {}
         """What the layers made for operations give, without the batch axis."""
 
-        operations = quicker(plan.operations)
+        operations = simplified(plan.operations)
         if operations and isinstance(operations[0], RescaleOp):
             first = operations.pop(0)
             assert isinstance(first, RescaleOp)  # noqa: S101 - seen above

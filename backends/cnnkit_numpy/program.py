@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, TypeVar, final
 
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from cnnkit.arrays import Array, Images, Labels, Parameters, Shape, check_images, check_labels, check_order
 from cnnkit.backend import EpochTotals, Program, TrainingProgram
+from cnnkit.blas import single_threaded_blas
 from cnnkit.errors import DataError
 from cnnkit.optimizers import Optimizer
-from cnnkit.plan import ActivationOp, Conv2DOp, DenseOp, DropoutOp, GrayscaleOp, MaxPool2DOp, Operation, Plan
+from cnnkit.plan import ActivationOp, Conv2DOp, DenseOp, DropoutOp, Plan
 from cnnkit.randomness import dropout_mask
+from cnnkit.rewriting import simplified
 from cnnkit.state import TrainingState
-from cnnkit.blas import single_threaded_blas
 from cnnkit_numpy.layers import ACTIVATIONS, LAYERS, Dropout, Layer, Softmax
 
 P = TypeVar("P")
@@ -97,25 +98,6 @@ class _Layout:
 # -------------------------------------------------------------------------------------------------- one row of layers
 
 
-def _quicker(operations: Sequence[Operation]) -> list[Operation]:
-    """The same computation, to the last bit where no number is NaN, with less to do.
-
-    ReLU and max pooling change places: neither changes which of two numbers is larger, so the same maximum wins, and
-    where it is not positive no gradient passes either way; but fewer numbers are left for the ReLU. And the mean of
-    one channel is that channel.
-    """
-    steps: list[Operation] = []
-    for op in operations:
-        if isinstance(op, GrayscaleOp) and op.weights == (1.0,):
-            continue
-        before = steps[-1] if steps else None
-        if isinstance(op, MaxPool2DOp) and isinstance(before, ActivationOp) and before.function == "relu":
-            steps[-1:] = [op, replace(before, input_shape=op.output_shape, output_shape=op.output_shape)]
-        else:
-            steps.append(op)
-    return steps
-
-
 @final
 class _Network:
     """All layers for one image, with arrays and gradients of their own; the weights are shared with other networks."""
@@ -127,7 +109,7 @@ class _Network:
         self.layers: list[Layer] = []
         self.backward_layers: list[Layer] = []
         x, dx = self.image, None
-        for op in _quicker(plan.operations):
+        for op in simplified(plan.operations):
             if isinstance(op, ActivationOp):
                 layer = ACTIVATIONS[op.function](op, x, dx)
             elif op.layer in layout.regions:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Protocol
 
 import tensorflow as tf
 
-from cnnkit.plan import ActivationOp, Conv2DOp, DenseOp, MaxPool2DOp, Operation, Plan
+from cnnkit.plan import Conv2DOp, DenseOp, Operation, Plan
+from cnnkit.rewriting import simplified
 from cnnkit_tensorflow.layers import Back, Run, Tensor, run_layer
 
 
@@ -19,25 +19,9 @@ class RunLayer(Protocol):
         """The output of `op` and its way back."""
 
 
-def quicker(operations: Sequence[Operation]) -> list[Operation]:
-    """The same computation with less to do.
-
-    ReLU and max pooling change places: neither changes which of two numbers is larger, so the same maximum wins, and
-    where it is not positive no gradient passes either way; but fewer numbers are left for the ReLU.
-    """
-    steps: list[Operation] = []
-    for op in operations:
-        before = steps[-1] if steps else None
-        if isinstance(op, MaxPool2DOp) and isinstance(before, ActivationOp) and before.function == "relu":
-            steps[-1:] = [op, replace(before, input_shape=op.output_shape, output_shape=op.output_shape)]
-        else:
-            steps.append(op)
-    return steps
-
-
 def predict(plan: Plan, run: Run, x: Tensor, layer: RunLayer = run_layer) -> Tensor:
     """The last layer's output, one row an image. `layer` is who runs an operation."""
-    for op in quicker(plan.operations):
+    for op in simplified(plan.operations):
         x, _ = layer(op, x, run)
     return x
 
@@ -51,7 +35,7 @@ def learn(
     """
     dtype = x.dtype
     ways_back: list[Back] = []
-    for op in quicker(plan.operations[:-1]):
+    for op in simplified(plan.operations[:-1]):
         learned = bool(ways_back)
         x, back = layer(op, x, run, goes_on=learned)
         if learned or isinstance(op, (Conv2DOp, DenseOp)):

@@ -10,14 +10,10 @@ from cnnkit import (
     Flatten,
     MaxPool2D,
     Model,
-    ReLU,
-    Sigmoid,
     Softmax,
-    Tanh,
     initial_parameters,
     initial_state,
 )
-from cnnkit.plan import ActivationOp, MaxPool2DOp
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -143,18 +139,6 @@ def test_padding_goes_by_its_name_only_where_the_numbers_are_those_of_the_name(l
 
     [op] = Model(input_shape=(12, 14, 1), layers=[layer]).plan().operations
     assert _windows(op)["padding"] == name
-
-
-def test_relu_comes_after_the_pooling_that_follows_it():
-    from cnnkit_tensorflow.network import quicker
-
-    layers = [Conv2D(filters=2, kernel_size=2, activation="relu"), MaxPool2D(), ReLU(), Tanh(), MaxPool2D(), Sigmoid()]
-    operations = Model(input_shape=(12, 12, 1), layers=layers).plan().operations
-    pooled, activated = quicker(operations)[1:3]
-    assert isinstance(pooled, MaxPool2DOp)
-    assert isinstance(activated, ActivationOp)
-    assert activated.input_shape == activated.output_shape == pooled.output_shape
-    assert [type(op) for op in quicker(operations)[3:]] == [type(op) for op in operations[3:]]
 
 
 def test_every_parameter_is_aligned_and_what_lies_between_stays_zero(make_backend):
