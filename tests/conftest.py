@@ -83,3 +83,20 @@ def real_data_dir():
     if os.environ.get("CNNKIT_REQUIRE_DATA") == "1":
         pytest.fail("CNNKIT_REQUIRE_DATA=1, but CNNKIT_DATA_DIR names no folder with mnist.npz and cifar10.npz")
     return pytest.skip("CNNKIT_DATA_DIR names no folder with mnist.npz and cifar10.npz")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say in one line how many tests that need a GPU were not run: being skipped is not being passed.
+
+    It is here and not in tests/gpu, which the process that prints the summary of `pytest -n 2` does not look into.
+    """
+
+    def on_a_gpu(*outcomes):
+        found = [report for outcome in outcomes for report in terminalreporter.stats.get(outcome, [])]
+        reports = [report for report in found if "gpu" in getattr(report, "keywords", ())]
+        return sum(dict(report.user_properties).get("tests", 1) for report in reports)
+
+    ran, skipped = on_a_gpu("passed", "failed"), on_a_gpu("skipped")
+    if skipped:
+        begin = f"{ran:,} tests ran on a GPU" if ran else "No GPU ran anything here"
+        terminalreporter.write_line(f"{begin}: {skipped:,} tests that need one were not run.")
