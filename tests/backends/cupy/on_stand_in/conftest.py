@@ -14,6 +14,8 @@ from cnnkit_cupy.cudnn_library import Library
 DTYPES = ("float32", "float64")
 SAID = "tests/backends/cupy/on_stand_in: no GPU code ran; CuPy was a stand-in on NumPy, and its kernels ran on the CPU."
 
+RAN = pytest.StashKey[bool]()
+
 
 @dataclass(frozen=True)
 class StandIn:
@@ -38,8 +40,10 @@ def stand_in(lacking, tmp_path_factory, request):
     if host_kernels.compiler() is None:
         lacking("g++, which compiles the CUDA kernels for the CPU, is not installed")
     folder = tmp_path_factory.getbasetemp() / "kernels"
-    yield StandIn({dtype: HostKernels(build(folder, dtype), dtype) for dtype in DTYPES})
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:
-        terminal.ensure_newline()
-        terminal.write_line(SAID)
+    request.config.stash[RAN] = True
+    return StandIn({dtype: HostKernels(build(folder, dtype), dtype) for dtype in DTYPES})
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.stash.get(RAN, False):
+        terminalreporter.write_line(SAID)
