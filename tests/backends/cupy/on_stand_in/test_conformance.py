@@ -49,7 +49,7 @@ def test_a_fault_in_a_kernel_turns_it_red(stand_in, monkeypatch):
         launch(self, name, grid, block, arguments, **how)
 
     monkeypatch.setattr(type(kernels), "launch", wrong)
-    found = [case for case in suite_cases() if "max_pool" in case.id]
+    found = [case for case in suite_cases() if "max-pool" in case.id]
     assert found
     outcomes = {judge(case, backend, "float32", lambda _: []).outcome for case in found}
     assert "failed" in outcomes
