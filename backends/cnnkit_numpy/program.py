@@ -316,8 +316,10 @@ class NumpyTrainingProgram(TrainingProgram):
             loss, gradient = self._learn(images, labels, rows)
             if self.optimizer.clip_global_norm is not None:
                 gradient *= self.optimizer.clip_factor(float(np.square(gradient, dtype=np.float64).sum()))
-            weights, self.slots = self.optimizer.update(self.weights, gradient, self.slots, self.steps)
-            if weights is not self.weights:  # an optimizer that does not work in place
-                np.copyto(self.weights, weights)
+            arrays = (self.weights, *self.slots)
+            weights, changed = self.optimizer.update(self.weights, gradient, self.slots, self.steps)
+            for target, source in zip(arrays, (weights, *changed), strict=True):
+                if source is not target:  # an optimizer that does not work in place
+                    np.copyto(target, source)
             self.steps += 1
             return loss

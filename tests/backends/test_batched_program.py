@@ -223,9 +223,7 @@ WIDE = Model(
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_where_it_goes_on_the_numpy_backend(name, model):
     optimizer = OPTIMIZERS[name]
-    same = SGD(0.1, momentum=0.9, clip_global_norm=optimizer.clip_global_norm)
-    reference = same if isinstance(optimizer, Elsewhere) else optimizer
-    mine, other = trainer(model, optimizer, threads=2, seed=3), plain_trainer(model, reference, seed=3)
+    mine, other = trainer(model, optimizer, threads=2, seed=3), plain_trainer(model, optimizer, seed=3)
     for step in range(4):
         images, labels = batch(model, 37, seed=step)
         assert mine.step(images, labels) == pytest.approx(other.step(images, labels), rel=1e-12)

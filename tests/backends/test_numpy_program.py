@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from cnnkit import (
     MaxPool2D,
     Model,
     ModelError,
+    Optimizer,
     Sigmoid,
     Softmax,
     StepDecay,
@@ -34,6 +36,35 @@ MODEL = CLASSIFIERS["deep"]
 PLAIN = CLASSIFIERS["max pool"]
 
 # --------------------------------------------------------------------------------------------------------- optimizers
+
+
+@dataclass(frozen=True)
+class Elsewhere(Optimizer):
+    """SGD with momentum that makes new parameters, and hands back the gradient's own array as its slot."""
+
+    learning_rate: float = 0.1
+    clip_global_norm: float | None = None
+    slot_names = ("velocity",)
+
+    def coefficients(self, _step):
+        return (self.learning_rate,)
+
+    def apply(self, p, g, slots, coefficients):
+        g += 0.9 * slots[0]
+        return p - coefficients[0] * g, (g,)
+
+
+def test_an_optimizer_may_hand_back_the_array_of_the_gradient():
+    """The next step writes another gradient into that array: a program that had kept it would lose its slot."""
+    mine, same = trainer(MODEL, Elsewhere()), trainer(MODEL, SGD(0.1, momentum=0.9))
+    for step in range(3):
+        images, labels = batch(MODEL, 5, seed=step)
+        mine.step(images, labels)
+        same.step(images, labels)
+    for name, right in same.state().slots["velocity"].items():
+        np.testing.assert_allclose(mine.state().slots["velocity"][name], right, rtol=1e-9, atol=1e-12)
+
+
 # Each formula once more, one parameter at a time, from the docstrings of cnnkit.optimizers; t counts steps from 1.
 
 
