@@ -20,12 +20,17 @@ from cnnkit_cupy import sources
 from cnnkit_cupy.engine import MOST_PATCHES, CudaEngine
 from cnnkit_cupy.paper import Paper
 from cnnkit_cupy.precisions import dtype_outside
+from cnnkit_cupy.update import kernels_of
 
 TARGETS: Final = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 """Turing, Ampere, Hopper and both Blackwells; what lies between runs the code of the one before."""
 
 COUNTS: Final = (64, 128)
 """The batches whose memory is compared. Smaller ones have sums in fewer parts."""
+
+TAKING_IN: Final = ("gather_images_bytes", "gather_images_reals")
+LEARNING: Final = ("gather_labels", "sum_losses")
+"""The kernels that programs launch around a network."""
 
 
 def rehearse(plan: Plan, optimizer: Optimizer | None, precision: str, limit: int | None) -> Rehearsal:
@@ -46,7 +51,8 @@ def rehearse(plan: Plan, optimizer: Optimizer | None, precision: str, limit: int
     vectors = 1 if optimizer is None else 2 + len(optimizer.slot_names)
     fixed = vectors * layout.size * dtype.itemsize + max(0, sizes[0] - COUNTS[0] * each)
     compile_all(dtype.name)
-    return Rehearsal(shapes_of(network, plan), sorted(paper.kernels), TARGETS, fixed, each)
+    kernels = paper.kernels | set(TAKING_IN) | (set() if optimizer is None else {*LEARNING, *kernels_of(optimizer)})
+    return Rehearsal(shapes_of(network, plan), sorted(kernels), TARGETS, fixed, each)
 
 
 def shapes_of(network: Network, plan: Plan) -> list[Shape]:

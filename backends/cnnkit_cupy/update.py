@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from typing import Final, final
 
 import numpy as np
 
@@ -11,6 +12,17 @@ from cnnkit_batched.engine import A, Calls
 from cnnkit_cupy import sources
 from cnnkit_cupy.room import Room
 
+UPDATES: Final[Mapping[type[Optimizer], str]] = {SGD: "update_sgd", Adam: "update_adam", AdamW: "update_adamw"}
+"""The kernels of cnnkit's own optimizers. A subclass of one may compute something else."""
+
+
+def kernels_of(optimizer: Optimizer) -> tuple[str, ...]:
+    """The kernels that make a step; none for an optimizer that is not one of cnnkit's own."""
+    if type(optimizer) not in UPDATES:
+        return ()
+    clipping = () if optimizer.clip_global_norm is None else ("square_sum", "clip_factor")
+    return "step_coefficients", *clipping, UPDATES[type(optimizer)]
+
 
 @final
 class Update:
@@ -18,7 +30,7 @@ class Update:
 
     def __init__(self, room: Room, optimizer: Optimizer, vector: A, slots: tuple[A, ...]) -> None:
         self.room, self.optimizer, self.vector, self.slots = room, optimizer, vector, slots
-        self.is_known = type(optimizer) in (SGD, Adam, AdamW)
+        self.is_known = type(optimizer) in UPDATES
         self.step, self.rate = room.zeros((1,), np.int64), room.zeros((1,), np.float64)
         self.coefficients, self.factor = room.zeros((3,), np.float64), room.zeros((1,), np.float64)
         self.shares = sources.shares_of_vector(vector.size)
@@ -62,15 +74,13 @@ class Update:
                 kernel("clip_factor", self.partial, factor, self.shares, optimizer.clip_global_norm),
             ]
         common = (count, self.coefficients, factor)
-        match optimizer:
-            case SGD(momentum=momentum, nesterov=nesterov, weight_decay=weight_decay):
-                velocity = self.slots[0] if self.slots else None
-                sgd = (momentum, int(nesterov), weight_decay)
-                return [*calls, kernel("update_sgd", self.vector, gradient, velocity, *common, *sgd)]
-            case Adam(epsilon=epsilon) | AdamW(epsilon=epsilon):
-                name = "update_adam" if isinstance(optimizer, Adam) else "update_adamw"
-                return [*calls, kernel(name, self.vector, gradient, *self.slots, *common, *betas, epsilon)]
-        raise AssertionError(f"{optimizer} has no kernel")
+        arrays, name = (self.vector, gradient), UPDATES[type(optimizer)]
+        if isinstance(optimizer, SGD):
+            velocity = self.slots[0] if self.slots else None
+            numbers = (optimizer.momentum, int(optimizer.nesterov), optimizer.weight_decay)
+            return [*calls, kernel(name, *arrays, velocity, *common, *numbers)]
+        assert isinstance(optimizer, (Adam, AdamW))  # noqa: S101 - the others that are known
+        return [*calls, kernel(name, *arrays, *self.slots, *common, *betas, optimizer.epsilon)]
 
     def apply(self, gradient: A, steps: int) -> None:
         """The step of an optimizer of somebody else's, in its own arithmetic. With a limit of the norm the host waits for it."""
