@@ -179,11 +179,15 @@ class CudaEngine(Engine):
         return [self.target.kernel("softmax", scores, out, *scores.shape)]
 
     def cross_entropy(self, scores: A, head: Head, dscores: A) -> Calls:
+        arrays = (scores, head.labels, dscores, head.losses)
+        prepared = {1.0: self.target.kernel("softmax_cross_entropy", *arrays, *scores.shape, 1.0)}
+
         def launch() -> None:
-            # The weight of a slice depends on its batch, so it is read when the call is made.
-            self.target.kernel(
-                "softmax_cross_entropy", scores, head.labels, dscores, head.losses, *scores.shape, head.weight
-            )()
+            weight = head.weight  # it depends on the batch, of which this may be a slice
+            if weight not in prepared:
+                prepared.clear()
+                prepared[weight] = self.target.kernel("softmax_cross_entropy", *arrays, *scores.shape, weight)
+            prepared[weight]()
 
         return [launch]
 
