@@ -17,8 +17,8 @@ All contestants do the same work on the same numbers, each in a process of its o
 checked that they come to the same results. Rounds go through all of them after a warm-up, and the median counts. A
 layer's time is that between two CUDA events around many calls, by their number. An epoch's is the clock's, from a card at
 rest until the mean loss is on the host; the images are on the card by then. Prediction goes from the host to the host.
-Memory is what the driver counts: all that the process has taken beyond its CUDA context, with what its library keeps for
-later. PyTorch works channels_last, with its fused Adam and cuDNN's own search for algorithms."""
+Memory is what the driver counts: all that the process has taken beyond its CUDA context, the code of its libraries and
+what these keep for later included. PyTorch works channels_last, with its fused Adam and cuDNN's own search for algorithms."""
 
 
 def to_markdown(report: GpuReport) -> str:
