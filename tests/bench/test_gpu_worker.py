@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cnnkit.bench.batches import backend_learner
+from cnnkit.bench.batches.agreement import wrong_predictions
 from cnnkit.bench.batches.process import Failed
+from cnnkit.bench.gpu import backend_side
 from cnnkit.bench.gpu.contestant import Contestant
 from cnnkit.bench.gpu.models import LayerTask
 from cnnkit.bench.gpu.remote import START, Remote
 from cnnkit.bench.gpu.worker import Worker
+from cnnkit.errors import BackendError, BackendOptionError, BackendUnavailable
 
 
 @pytest.fixture
@@ -140,3 +144,33 @@ def test_without_a_driver_the_real_process_says_that_there_is_none(made_up):
             process.start()
     finally:
         process.close()
+
+
+# ------------------------------------------------------------------------------------------ a backend, by the contract
+
+
+def test_a_backend_learns_and_predicts_by_the_contract(small, monkeypatch):
+    made = backend_side.make(small, "numpy", "cpu", "float32", {"threads": 1})
+    assert made.name == "numpy"
+    assert made.versions.keys() >= {"numpy", "cnnkit"}
+    asked, predict = [], made.program.predict
+    monkeypatch.setattr(made.program, "predict", lambda images: asked.append(len(images)) or predict(images))
+    loss = made.train()
+    other = backend_learner.make(small, "numpy", "epoch", {})
+    assert loss == other.train()
+    for name, array in other.parameters().items():
+        assert np.array_equal(made.parameters()[name], array)
+    assert wrong_predictions(small, made.parameters(), made.predict()) == []
+    assert asked == [8] * 16
+
+
+def test_a_backend_on_another_device_or_with_another_option_is_refused_and_not_replaced(small):
+    with pytest.raises(BackendUnavailable, match="runs on the CPU, not on 'gpu:0'"):
+        backend_side.make(small, "numpy", "gpu:0", "float32", {})
+    with pytest.raises(BackendOptionError, match="graphs"):
+        backend_side.make(small, "numpy", "cpu", "float32", {"graphs": True})
+
+
+def test_a_backend_without_single_layers_says_so():
+    with pytest.raises(BackendError, match="backend 'numpy' has no module for single layers"):
+        backend_side.layer(LayerTask("dense 10", 4), "numpy", "cpu", "float32", {})
