@@ -19,8 +19,8 @@ from cnnkit.plan import Conv2DOp, PaddingPair
 from cnnkit_batched.engine import Arena, Calls, Columns, Engine, Head, Inputs, Padded, Windows
 from cnnkit_batched.plain_engine import PlainEngine
 
-BLOCK: Final = 1 << 17
-"""Numbers in a block of patches: half a megabyte in float32, which with the product's own copies stays in a core's cache."""
+BLOCK: Final = 1 << 18
+"""Numbers in a block of patches: a megabyte in float32, which a core finds in its caches when the product begins."""
 
 SMALL: Final = 1_000_000
 """Multiplications in a product that OpenBLAS still hands to its kernels for small products, which copy nothing first. On
