@@ -156,6 +156,12 @@ def test_the_tables_have_a_column_for_each_way_and_a_dash_for_what_is_not_there(
     assert rows(text, "## Prediction, tf32")[2] == ["1,024", "0.050"]
 
 
+def test_a_precision_without_figures_has_no_table_and_the_other_has_its_own():
+    text = to_markdown(report(layers=(layer("cupy", "cuDNN", "tf32", 7.0),)))
+    assert "## Layer by layer, float32" not in text
+    assert rows(text, "## Layer by layer, tf32")[2] == ["conv 32, from 3", "8.0", "14.0"]
+
+
 def test_what_does_not_count_is_told_on_one_line():
     text = to_markdown(report(steps=(BAD_STEP, step("cupy", "graph", 64, 0.1))))
     assert "- torch, eager, tf32, batch 64: RuntimeError: a \\| b and more" in text
