@@ -33,6 +33,10 @@ def test_it_learns_what_a_backend_learns(learner):
     assert differences(work, shown(learner), shown(backend_learner(work, "numpy", "epoch", {}))) == []
 
 
+def test_its_loss_is_the_mean_over_images_though_the_last_batch_is_smaller(learner):
+    assert learner.train() == pytest.approx(backend_learner(learner.workload, "numpy", "epoch", {}).train(), rel=1e-3)
+
+
 def test_it_predicts_what_its_parameters_give(learner):
     learner.train()
     assert wrong_predictions(learner.workload, learner.parameters(), learner.predict()) == []
