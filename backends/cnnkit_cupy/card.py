@@ -80,18 +80,16 @@ class Card:
 
     # --------------------------------------------------------------------------------------------------------- memory
 
-    def free_for(self, room: Room) -> int:
-        """How many bytes more `room` may take."""
+    @property
+    def free(self) -> int:
+        """How many bytes more its programs may take."""
         free, total = self.cp.cuda.Device(self.number).mem_info
-        free -= min(LEFT_ALONE, total // 16)
-        free += room.pool.free_bytes()  # which it holds already, and does not use
-        return int(free) if self.limit is None else min(int(free), self.share_of(room) - room.pool.used_bytes())
-
-    def share_of(self, room: Room) -> int:
-        """How many bytes `room` may have altogether, without those of the others, under the limit."""
-        assert self.limit is not None  # noqa: S101 - who asks has looked
-        others = sum(other.pool.total_bytes() for other in self.rooms if other is not room)
-        return int(self.limit - self.workspace.nbytes - others)
+        # What pools hold and do not use is given back where it is wanted.
+        free += sum(room.pool.free_bytes() for room in self.rooms) - min(LEFT_ALONE, total // 16)
+        if self.limit is not None:
+            used = self.workspace.nbytes + sum(room.pool.used_bytes() for room in self.rooms)
+            free = min(free, self.limit - used)
+        return max(0, int(free))
 
     # ---------------------------------------------------------------------------------------------------------- cuDNN
 

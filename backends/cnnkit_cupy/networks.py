@@ -77,7 +77,7 @@ class Networks:
         So many bytes as `spare` are left for what else is needed to work with `count` images.
         If the block has to grow, the networks there were are gone. Raises `OutOfMemory` where not even one image fits.
         """
-        most, room = count, self.room.free - spare + self.capacity
+        most, room = count, self.room.card.free - spare + self.capacity
         if self.sizes.measured(count, learns=learns).bytes > self.capacity:
             most = self.sizes.most(count, room, learns=learns)
         if most == 0:

@@ -118,7 +118,7 @@ class _Data:
         if self.source is None or not same:
             self.release(trainer)  # so that old and new need not both be there
             room = trainer.room
-            self.source = Source(room.upload(plain(images, room.dtype)), room.upload(labels.astype(np.int32)))
+            self.source = Source(room.upload_once(plain(images, room.dtype)), room.upload(labels.astype(np.int32)))
             self.arrays = tuple(weakref.ref(array) for array in arrays)
         return self.source
 

@@ -34,11 +34,6 @@ class Room(Target):
         self.pool = self.cp.cuda.MemoryPool()
         card.rooms.add(self)
 
-    @property
-    def free(self) -> int:
-        """How many bytes more it may take."""
-        return self.card.free_for(self)
-
     def give_back(self) -> None:
         """Give memory back to the GPU that the pool holds and does not use."""
         with self.cp.cuda.Device(self.card.number):
@@ -60,26 +55,39 @@ class Room(Target):
         # From memory of the driver's, into which `values` are copied: nobody waits until they have arrived.
         return self._taken(values.nbytes, lambda: self.cp.asarray(values))
 
+    def upload_once(self, values: NDArray[Any]) -> A:
+        """As `upload`, for a whole data set: the host waits, and holds no second copy of it."""
+        array = self.empty(values.shape, values.dtype)
+        array.set(values)
+        return array
+
     def _taken(self, asked: int, take: Callable[[], T]) -> T:
         """What `take` makes of memory of the pool."""
         errors = self.cp.cuda.memory.OutOfMemoryError
-        if self.card.limit is not None:
-            self.pool.set_limit(size=max(1, self.card.share_of(self)))
         with self.allocating():
+            self._keep_to_limit()
             try:
                 return take()
-            except errors:
-                self.give_back()  # what it holds and does not use, in pieces of other sizes
+            except errors:  # what pools hold and do not use is in pieces of other sizes, or in another program's
+                for room in self.card.rooms:
+                    room.give_back()
+            self._keep_to_limit()
             try:
                 return take()
             except errors as error:
-                free = max(0, self.free)
+                free = self.card.free
                 raise OutOfMemory(
                     f"backend 'cupy' asked for {amount(asked)} of memory on GPU {self.card.number}, where "
                     f"{amount(free)} are free{self.limit_in_words}.",
                     asked=asked,
                     free=free,
                 ) from error
+
+    def _keep_to_limit(self) -> None:
+        """Let the pool take no more than is left of the card's limit."""
+        if self.card.limit is not None:
+            others = sum(room.pool.total_bytes() for room in self.card.rooms if room is not self)
+            self.pool.set_limit(size=max(1, self.card.limit - self.card.workspace.nbytes - others))
 
     def allocating(self) -> AbstractContextManager[None]:
         """Inside, what CuPy makes is in memory of the pool."""

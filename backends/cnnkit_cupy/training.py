@@ -165,7 +165,7 @@ class Trainer:
         kept = image_bytes + 4 + 8 + 8 + self._mask_bytes
         pieces = UPLOADS + len(self.dropouts)
         each = kept + self._spare(1, image_bytes) - self._spare(0, image_bytes)
-        count = (self.room.free - least - pieces * ROUNDED_TO) // each
+        count = (self.card.free - least - pieces * ROUNDED_TO) // each
         return int(count) if count > 0 else None
 
     def saying_what_fits(self, error: OutOfMemory, count: int, image_bytes: int) -> OutOfMemory:

@@ -230,6 +230,15 @@ class Array:
         self.gpu.wait("get")
         return self.host.copy()
 
+    def set(self, arr, stream=None):
+        assert isinstance(arr, np.ndarray)
+        assert stream is None
+        assert arr.flags.c_contiguous
+        assert (arr.shape, arr.dtype) == (self.shape, self.dtype)
+        self.gpu.wait("set")
+        self.gpu.uploads.append(arr.nbytes)
+        np.copyto(self.host, arr)
+
     def __float__(self):
         self.gpu.wait("float")
         return float(self.host)

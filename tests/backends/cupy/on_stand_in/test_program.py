@@ -203,7 +203,7 @@ def test_an_epoch_waits_once_and_uploads_its_data_once(stand_in, graphs):
     gpu.uploads.clear()
     for _ in range(3):
         program.epoch(images, labels, np.random.default_rng(0).permutation(50), 8)
-    assert gpu.waits == ["get"] * 3  # the sums of the losses
+    assert gpu.waits == ["set"] + ["get"] * 3  # the images, before all steps; and the sums of the losses
     assert gpu.uploads.count(images.nbytes) == 1
     masks = [8 * 3 * 3 * 4, 2 * 3 * 3 * 4]
     assert [size for size in gpu.uploads if size not in masks] == [images.nbytes, 50 * 4, 50 * 8, 8, 8, 50 * 8, 50 * 8]
@@ -407,6 +407,20 @@ def test_old_data_make_room_for_new_ones(stand_in):
             one.epoch(images, labels, np.arange(400), 10)
     assert same(program.state(), numpy.state())
     assert program.remarks == ()
+
+
+def test_what_one_program_does_not_use_another_gets(stand_in):
+    backend, _ = stand_in(limit=LIMIT)
+    program, numpy = start(backend, SMALL, Adam())
+    images, labels = batch(SMALL, 150)
+    program.step(images, labels)
+    program._release()
+    program.trainer.room.empty((70_000,))  # given back to the pool at once, which keeps it
+    assert program.trainer.room.pool.free_bytes() > LIMIT / 2
+    other, _ = start(backend, SMALL, Adam())
+    for one in (other, numpy):
+        one.step(images, labels)
+    assert same(other.state(), numpy.state())
 
 
 def test_memory_is_given_back_when_a_program_dies(stand_in):
