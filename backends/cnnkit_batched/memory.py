@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Final, final
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from cnnkit.arrays import Shape
+from cnnkit.arrays import Array, Shape
 from cnnkit.errors import BackendOptionError
 from cnnkit_batched.engine import A, Arena, Engine
 
@@ -27,11 +31,12 @@ def _room(shape: Shape, dtype: Any) -> int:
 class Loose(Arena):
     """Every array for itself, and the count of what a block would have to hold.
 
-    Memory that nobody writes to is promised by the operating system, not taken: a network built here costs nothing.
+    Arrays are the engine's, or `empty` makes them: `stand_in`, where a network is built to be measured and never runs.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, empty: Callable[[Shape, Any], A] | None = None) -> None:
         self.engine = engine
+        self.empty = engine.empty if empty is None else empty
         self.kept = 0
         self.scratches: dict[str, int] = {}
 
@@ -41,13 +46,15 @@ class Loose(Arena):
         return self.kept + sum(self.scratches.values())
 
     def keep(self, shape: Shape, dtype: Any = None) -> A:
-        self.kept += _room(shape, dtype or self.engine.dtype)
-        return self.engine.empty(shape, dtype)
+        dtype = dtype or self.engine.dtype
+        self.kept += _room(shape, dtype)
+        return self.empty(shape, dtype)
 
     def scratch(self, name: str, shape: Shape, dtype: Any = None) -> A:
-        size = _room(shape, dtype or self.engine.dtype)
+        dtype = dtype or self.engine.dtype
+        size = _room(shape, dtype)
         self.scratches[name] = max(size, self.scratches.get(name, 0))
-        return self.engine.empty(shape, dtype)
+        return self.empty(shape, dtype)
 
 
 @final
@@ -75,6 +82,19 @@ class Block(Arena):
         return self.memory[start : start + size].view(dtype or self.dtype).reshape(shape)
 
 
+@lru_cache(maxsize=256)  # most arrays of a long network have one of a few shapes
+def stand_in(shape: Shape, dtype: Any) -> Array:
+    """An array with one number of memory behind it, for views to be made of: nobody may read it, and it cannot be written.
+
+    What is only measured may be larger than any memory, which `numpy.empty` refuses.
+    """
+    one = np.zeros(1, dtype)
+    strides = [one.itemsize]
+    for length in shape[:0:-1]:
+        strides.append(strides[-1] * max(length, 1))
+    return as_strided(one, shape, tuple(strides[::-1]) if shape else (), writeable=False)
+
+
 def aligned_bytes(count: int) -> NDArray[np.uint8]:
     """`count` bytes that begin at a line of the cache."""
     memory = np.empty(count + ALIGNMENT, np.uint8)
@@ -89,8 +109,9 @@ def read_bytes(backend: str, value: Any) -> int | None:
     """The option `memory_limit` in bytes; None is no limit. Raises `BackendOptionError` for what is no size."""
     if value is None:
         return None
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value).lower())
-    count = int(float(found[1]) * UNITS[found[2]]) if found and found[2] in UNITS and not isinstance(value, bool) else 0
+    found = re.fullmatch(r"\s*([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value).lower())
+    known = found is not None and found[2] in UNITS and not isinstance(value, bool)
+    count = int(Fraction(found[1].replace(",", "")) * UNITS[found[2]]) if found and known else 0
     if count < 1:
         raise BackendOptionError(
             f"backend {backend!r}: memory_limit is {value!r}; expected a number of bytes or a text such as '200 MB' "

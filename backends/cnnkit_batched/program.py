@@ -14,7 +14,7 @@ from cnnkit.blas import single_threaded_blas
 from cnnkit.errors import DataError
 from cnnkit.optimizers import Optimizer
 from cnnkit.state import TrainingState
-from cnnkit_batched.sizing import Sizing
+from cnnkit_batched.sizing import PIECE, Sizing
 from cnnkit_batched.workers import Workers
 
 
@@ -96,7 +96,13 @@ class BatchedTrainingProgram(TrainingProgram):
                 self.workers.collect()
                 total = self.workers.total
                 with np.errstate(all="ignore"):
-                    total *= self.optimizer.clip_factor(float(np.square(total, dtype=np.float64).sum()))
+                    total *= self.optimizer.clip_factor(_sum_of_squares(total))
             self.workers.update(self.optimizer, self.slots, self.steps)
             self.steps += 1
             return loss
+
+
+def _sum_of_squares(vector: Array) -> float:
+    """In float64, and in pieces: the squares of a whole vector would take twice its memory."""
+    pieces = (vector[start : start + PIECE] for start in range(0, len(vector), PIECE))
+    return sum(float(np.square(piece, dtype=np.float64).sum()) for piece in pieces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import final
 
 import numpy as np
@@ -39,8 +39,10 @@ class Team:
         if self.others is None or count < 2:
             take(0)
             return
-        futures = [self.others.submit(take, member) for member in range(1, min(self.threads, count))]
+        futures: list[Future[None]] = []
         try:
+            for member in range(1, min(self.threads, count)):
+                futures.append(self.others.submit(take, member))  # noqa: PERF401 - those that began are waited for
             take(0)
             for future in futures:
                 future.result()

@@ -16,14 +16,11 @@ from cnnkit_batched.engine import Calls
 from cnnkit_batched.memory import Block, aligned_bytes
 from cnnkit_batched.network import Network
 from cnnkit_batched.numpy_engine import NumpyEngine
-from cnnkit_batched.sizing import Sizing, measured
+from cnnkit_batched.sizing import FEW_CALLS, NETWORKS, PIECE, Sizing, length, measured
 from cnnkit_batched.team import Team
 
 MOST_NETWORKS: Final = 8
-"""Networks for so many sizes of slices are kept by each thread."""
-
-PIECE: Final = 1 << 15
-"""Parameters that a thread updates at once: with gradient and slots they stay in a core's cache."""
+"""Networks for at most so many sizes of slices are kept by each thread."""
 
 
 @final
@@ -35,6 +32,7 @@ class Member:
         self.engine = NumpyEngine(vector.dtype)
         self.gradient = np.zeros_like(vector) if sizing.learns else None
         self.memory = aligned_bytes(sizing.arena)
+        self.most_calls = NETWORKS * max(sizing.calls, 2 * FEW_CALLS)
         self.networks: dict[tuple[int, bool], Network] = {}
         self.current: Network | None = None
 
@@ -42,12 +40,13 @@ class Member:
         """The network for `count` images, ready to be used."""
         found = self.networks.get((count, learns))
         if found is None:
-            if len(self.networks) >= MOST_NETWORKS:
-                self.networks.clear()
             gradient = self.gradient if learns else None
             room = measured(self.engine, self.plan, self.layout, count, learns=learns)
             arena = Block(self.memory, room, self.vector.dtype)
             found = Network(self.engine, arena, self.plan, self.layout, self.vector, gradient, count)
+            kept = sum(map(length, self.networks.values()))
+            if len(self.networks) >= MOST_NETWORKS or kept + length(found) > self.most_calls:
+                self.networks.clear()
             self.networks[count, learns] = found
         if found is not self.current:
             run(found.reset)
