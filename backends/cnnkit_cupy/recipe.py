@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, final
 
 from cnnkit.errors import BackendError
@@ -34,11 +34,10 @@ class Recipe:
     gradient: A
     graph: Any = None
     runs: int = 0
-    refused: bool = field(default=False)
 
     def run(self, card: Card, *, graphs: bool) -> None:
         """One step: the first call by call, which also loads what is loaded once; the second is recorded."""
-        if graphs and self.runs == 1 and self.graph is None and not self.refused:
+        if graphs and self.runs == 1:  # and where that is refused, never again
             self._record(card)
         if self.graph is not None:
             self.graph.launch(card.stream)
@@ -58,7 +57,6 @@ class Recipe:
                 raise
             self.graph = card.stream.end_capture()
         except (RuntimeError, BackendError) as error:  # those of CuPy, and of the libraries
-            self.refused = True
             remark = f"steps run call by call, for they could not be recorded as a CUDA graph: {error}"
             card.remark(remark)
             warnings.warn(f"backend 'cupy': {remark}", GraphsRefused, stacklevel=2)

@@ -82,7 +82,6 @@ class Memory:
     """A piece of a pool, which gets it back with the last array that lies in it."""
 
     def __init__(self, pool, size):
-        self.pool, self.size = pool, size
         self.bytes = np.full(size + 64, 0xFF, np.uint8)  # as a float it is NaN
         self.bytes = self.bytes[-self.bytes.ctypes.data % 64 :][:size]
         weakref.finalize(self, _give_back, pool.gpu, pool.ledger, size, self.bytes)

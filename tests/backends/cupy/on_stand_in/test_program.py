@@ -333,6 +333,21 @@ def test_a_batch_that_does_not_fit_is_cut_into_slices_whose_gradients_are_summed
     assert ends[0] == ends[1]
 
 
+@pytest.mark.parametrize("block", [1, 60, 200])
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name.startswith(("conv", "deep"))])
+def test_patches_are_worked_through_in_blocks_of_images_and_of_rows(stand_in, name, block):
+    backend, gpu = stand_in()
+    backend.card.block = block
+    model = CLASSIFIERS[name]
+    program, numpy = start(backend, model)
+    images, labels = batch(model, 6)
+    (loss, gradient), (numpy_loss, numpy_gradient) = (one.gradients(images, labels) for one in (program, numpy))
+    assert close(loss, numpy_loss)
+    assert all(close(gradient[key], numpy_gradient[key]) for key in gradient)
+    assert close(program.predict(images), numpy.predict(images))
+    assert gpu.launches.count("im2col") > 6  # one block would be at most six
+
+
 def test_no_more_memory_is_taken_than_the_limit_allows(stand_in):
     backend, gpu = stand_in(limit=LIMIT)
     program, _ = start(backend, SMALL, Adam())
@@ -439,6 +454,31 @@ def test_memory_is_given_back_when_a_program_dies(stand_in):
         assert gpu.taken == before
     finally:
         gc.enable()
+
+
+def test_a_block_is_given_back_even_where_somebody_holds_its_networks(stand_in):
+    """As the traceback of an error does."""
+    backend, gpu = stand_in()
+    program, _ = start(backend, SMALL)
+    program.step(*batch(SMALL, 40))
+    networks = program.trainer.networks
+    before, block = gpu.taken, networks.capacity
+    del program
+    assert gpu.taken < before - block
+    assert networks.memory is None
+
+
+def test_data_that_come_no_more_are_let_go(stand_in):
+    backend, gpu = stand_in()
+    program, _ = start(backend, SMALL, Adam())
+    taken = []
+    for seed in range(4):
+        images, labels = batch(SMALL, 300, seed)
+        program.epoch(images, labels, np.arange(300), 50)
+        program.step(images[: 50 + seed], labels[: 50 + seed])
+        program.trainer.room.give_back()
+        taken.append(gpu.taken)
+    assert taken[-1] < taken[0] + images.nbytes / 2
 
 
 def test_a_loss_outlives_its_program(stand_in):
