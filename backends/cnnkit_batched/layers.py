@@ -212,7 +212,7 @@ def convolution(site: Site, op: Conv2DOp, weights: Weights, function: str | None
     layer, engine = site.begin(op.output_shape), site.engine
     padded = engine.pad(site.x, op.padding, 0.0, site.arena)
     windows = Windows(op.kernel_size, op.strides, op.dilation, _image(op.output_shape))
-    blocks = list(_blocks(site, padded.array, windows, ones=weights.has_bias and engine.bias_in_columns))
+    blocks = list(_blocks(site, padded.array, windows, op.filters, ones=weights.has_bias and engine.bias_in_columns))
     rows = _matrix(engine, layer.y, op.filters)
     layer.forward, layer.reset = [*padded.take_in], [*padded.reset]
     for block in blocks:
@@ -270,7 +270,7 @@ def _input_gradient(site: Site, op: Conv2DOp, weights: Weights, layer: Layer) ->
         dpadded = engine.pad(site.dx, op.padding, 0.0, arena)
         windows = Windows(op.kernel_size, op.strides, op.dilation, _image(op.output_shape))
         dy_of_all: A = layer.dy
-        for images in _images_a_block(site, windows, weights.size):
+        for images in _images_a_block(site, windows, weights.size, op.filters):
             dy = _matrix(engine, dy_of_all[images, ...], op.filters)
             parts = arena.scratch("columns", (dy.shape[0], weights.size))
             calls += engine.product(dy, weights.kernel.T, parts)
@@ -284,7 +284,7 @@ def _input_gradient(site: Site, op: Conv2DOp, weights: Weights, layer: Layer) ->
     calls = engine.turn(weights.kernel, op, turned)
     calls += padded.take_in
     rows = _matrix(engine, site.dx, channels)
-    for block in _blocks(site, padded.array, windows, ones=False):
+    for block in _blocks(site, padded.array, windows, channels, ones=False):
         calls += [*block.gather, *engine.product(block.columns.matrix, turned, rows[block.rows, :])]
     return calls
 
@@ -311,22 +311,28 @@ class _Block:
     rows: slice
 
 
-def _images_a_block(site: Site, windows: Windows, size: int) -> Iterator[slice]:
+def _images_a_block(site: Site, windows: Windows, size: int, filters: int) -> Iterator[slice]:
     """Images in blocks that the engine likes, each at least one image."""
     count = site.x.shape[0]
     numbers = windows.output[0] * windows.output[1] * size
-    step = max(1, site.engine.block // numbers) if site.engine.block else count
+    step = max(1, _most(site.engine, size, filters) // numbers) if site.engine.block else count
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
 
 
-def _blocks(site: Site, images: A, windows: Windows, *, ones: bool) -> Iterator[_Block]:
+def _most(engine: Engine, size: int, filters: int) -> int:
+    """Numbers in a block: as the engine likes, but as many as the weights have, which every block reads again."""
+    return max(engine.block, size * filters)
+
+
+def _blocks(site: Site, images: A, windows: Windows, filters: int, *, ones: bool) -> Iterator[_Block]:
     engine, channels = site.engine, images.shape[3]
     (height, width), size = windows.output, windows.area * channels + ones
-    if not engine.block or height * width * size <= engine.block:
-        parts = [(part, 0, height) for part in _images_a_block(site, windows, size)]
+    most = _most(engine, size, filters)
+    if not engine.block or height * width * size <= most:
+        parts = [(part, 0, height) for part in _images_a_block(site, windows, size, filters)]
     else:
-        pieces = -(-height * width * size // engine.block)
+        pieces = -(-height * width * size // most)
         step = -(-height // pieces)
         firsts = range(0, height, step)
         parts = [

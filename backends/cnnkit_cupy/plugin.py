@@ -26,7 +26,6 @@ from cnnkit.errors import BackendOptionError
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
 from cnnkit.plugins import Availability, Rehearsal, hookimpl, reject_unknown_options
-from cnnkit_batched.memory import read_bytes
 from cnnkit_cupy import driver
 from cnnkit_cupy.precisions import ROUNDED
 
@@ -98,6 +97,8 @@ def number_of(device: str | None) -> int:
 
 def _checked(options: Mapping[str, Any]) -> tuple[int | None, bool | None, bool]:
     """The options `memory_limit` in bytes, `cudnn` and `graphs`; a `BackendOptionError` for what they cannot be."""
+    from cnnkit_batched.memory import read_bytes  # brings all of the engine along: here, not above
+
     reject_unknown_options("cupy", options, known=["memory_limit", "cudnn", "graphs"])
     cudnn, graphs = options.get("cudnn"), options.get("graphs", True)
     if cudnn not in (None, True, False) or isinstance(cudnn, int) is not isinstance(cudnn, bool):
