@@ -468,14 +468,17 @@ def test_a_block_is_given_back_even_where_somebody_holds_its_networks(stand_in):
     assert networks.memory is None
 
 
-def test_data_that_come_no_more_are_let_go(stand_in):
+@pytest.mark.parametrize("by", ["epochs", "steps"])
+def test_data_that_come_no_more_are_let_go(stand_in, by):
     backend, gpu = stand_in()
     program, _ = start(backend, SMALL, Adam())
     taken = []
     for seed in range(4):
-        images, labels = batch(SMALL, 300, seed)
-        program.epoch(images, labels, np.arange(300), 50)
-        program.step(images[: 50 + seed], labels[: 50 + seed])
+        images, labels = batch(SMALL, 300 - seed, seed)
+        if by == "epochs":
+            program.epoch(images, labels, np.arange(200), 50)
+        else:
+            program.step(images, labels)
         program.trainer.room.give_back()
         taken.append(gpu.taken)
     assert taken[-1] < taken[0] + images.nbytes / 2
