@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
+from cnnkit.errors import BackendError
 from cnnkit.plan import Conv2DOp
 from cnnkit_batched.engine import Call
 from cnnkit_cupy import sources
@@ -45,7 +47,7 @@ class Card:
         self, cp: Any, number: int, precision: str, limit: int | None, blas: Any, cudnn: Library | None
     ) -> None:
         self.cp, self.number, self.precision, self.dtype = cp, number, precision, dtype_outside(precision)
-        self.lock = threading.RLock()
+        self.lock, self.process = threading.RLock(), os.getpid()
         self.rooms: weakref.WeakSet[Room] = weakref.WeakSet()
         self.remarks: list[str] = []
         """What is not as one might expect, such as a convolution that cuDNN does not do."""
@@ -67,9 +69,24 @@ class Card:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Be alone on the GPU, which is the current one inside, as is the stream."""
-        with self.lock, self.cp.cuda.Device(self.number), self.stream:
-            yield
+        """Be alone on the GPU, which is the current one inside, as is the stream.
+
+        What CUDA itself fails with becomes a `BackendError`; so does a call in a fork, where CUDA does not work.
+        """
+        if self.process != os.getpid():
+            raise BackendError(
+                "backend 'cupy' was called in a fork of the process in which it was created, where CUDA does not work. "
+                "Start processes afresh, with multiprocessing.get_context('spawn'), or create it only after the fork."
+            )
+        cuda = self.cp.cuda
+        with self.lock:
+            try:
+                with cuda.Device(self.number), self.stream:
+                    yield
+            except (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as error:
+                raise BackendError(
+                    f"backend 'cupy': GPU {self.number} failed with {error}. Restart the process, and go on from a checkpoint."
+                ) from error
 
     def kernel(self, name: str, *arguments: Any) -> Call:
         """The launch of a kernel of ours."""

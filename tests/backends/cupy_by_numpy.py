@@ -37,6 +37,14 @@ class CompileException(Exception):
     """As CuPy's."""
 
 
+class CUDARuntimeError(RuntimeError):
+    """As CuPy's."""
+
+
+class CUDADriverError(RuntimeError):
+    """As CuPy's."""
+
+
 class Gpu:
     """One or more GPUs, each with `memory` bytes."""
 
@@ -323,12 +331,12 @@ class Stream:
         self.gpu.recording = []
         if self.gpu.refuses_graphs == "begin":
             self.gpu.recording = None
-            raise RuntimeError("cudaErrorStreamCaptureUnsupported")
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported")
 
     def end_capture(self):
         work, self.gpu.recording = self.gpu.recording, None
         if self.gpu.refuses_graphs == "end":
-            raise RuntimeError("cudaErrorStreamCaptureInvalidated")
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated")
         graph = Graph(self.gpu, work)
         self.gpu.graphs.append(graph)
         return graph
@@ -375,7 +383,7 @@ class RawModule:
         if self.gpu.interrupts == name:
             raise KeyboardInterrupt
         if self.gpu.refuses_graphs == name and self.gpu.recording is not None:
-            raise RuntimeError("cudaErrorStreamCaptureUnsupported")
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported")
         types = {"int": np.int32, "long long": np.int64, "double": np.float64}
         values = []
         for parameter, argument in zip(sources.parameters()[name], arguments, strict=True):
@@ -494,7 +502,10 @@ def make_cupy(gpu):
         MemoryPool=lambda: MemoryPool(gpu),
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
         compiler=SimpleNamespace(CompileException=CompileException),
-        runtime=SimpleNamespace(getDeviceCount=lambda: gpu.count, runtimeGetVersion=lambda: 13020),
+        runtime=SimpleNamespace(
+            getDeviceCount=lambda: gpu.count, runtimeGetVersion=lambda: 13020, CUDARuntimeError=CUDARuntimeError
+        ),
+        driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         is_available=lambda: gpu.count > 0,
         using_allocator=using_allocator,
     )

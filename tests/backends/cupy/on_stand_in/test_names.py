@@ -133,4 +133,6 @@ def test_names_of_the_stand_in_are_cupys(cp):
     for name in ours:
         resolve(cp, name)
     assert issubclass(cp.cuda.memory.OutOfMemoryError, cupy_by_numpy.OutOfMemoryError.__mro__[1])
+    for name in ("runtime.CUDARuntimeError", "driver.CUDADriverError"):
+        assert issubclass(resolve(cp.cuda, name), RuntimeError)
     assert cp.cuda.compiler.CompileException.__mro__[1] is cupy_by_numpy.CompileException.__mro__[1]

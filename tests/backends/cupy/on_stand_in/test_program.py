@@ -2,18 +2,20 @@
 
 import gc
 import math
+import os
 import threading
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from cupy_by_numpy import EVERYWHERE
+from cupy_by_numpy import EVERYWHERE, CUDADriverError, CUDARuntimeError
 from networks import CLASSIFIERS, batch, predictor, random_parameters, trainer
 
 from cnnkit import (
     SGD,
     Adam,
     AdamW,
+    BackendError,
     Conv2D,
     CosineDecay,
     DataError,
@@ -561,6 +563,30 @@ def test_cudnn_is_used_in_slices_too(stand_in):
 def test_factors_are_rounded_only_where_that_was_asked_for(stand_in, precision, mode):
     _, gpu = stand_in(precision)
     assert list(gpu.blas.math.values()) == [mode]
+
+
+@pytest.mark.parametrize("kind", [CUDARuntimeError, CUDADriverError])
+def test_what_cuda_fails_with_is_an_error_of_ours(stand_in, monkeypatch, kind):
+    backend, gpu = stand_in()
+    program, numpy = start(backend, SMALL)
+    images, labels = batch(SMALL, 4)
+
+    def fail(_):
+        raise kind("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gpu, "wait", fail)
+        with pytest.raises(BackendError, match=r"GPU 0 failed with cudaErrorIllegalAddress: .*go on from a checkpoint"):
+            program.gradients(images, labels)
+    assert close(program.gradients(images, labels)[0], numpy.gradients(images, labels)[0])  # others are not locked out
+
+
+def test_a_call_in_a_fork_is_an_error(stand_in, monkeypatch):
+    backend, _ = stand_in()
+    program, _ = start(backend, SMALL)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(BackendError, match="called in a fork of the process in which it was created"):
+        program.step(*batch(SMALL, 4))
 
 
 def test_labels_and_images_are_checked_before_they_are_uploaded(stand_in):
