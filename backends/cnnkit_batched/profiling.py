@@ -6,10 +6,10 @@ machine does falls out. Products are also given as a part of what one large prod
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,6 @@ from cnnkit.optimizers import Adam
 from cnnkit.state import initial_state
 from cnnkit_batched.backend import BatchedBackend
 from cnnkit_batched.engine import Call
-from cnnkit_batched.sizing import SLICE
 
 ROUNDS: Final = 25
 KINDS: Final = {
@@ -36,23 +35,26 @@ KINDS: Final = {
 
 
 def profile(name: str, rounds: int = ROUNDS) -> dict[str, tuple[float, float]]:
-    """For each kind of call, microseconds an image and multiply-adds times two; "one large product" is the machine's rate."""
+    """For each kind of call, microseconds an image, and the multiplications and additions of products in them.
+
+    "one large product" is such a pair too, for one product and no image: their quotient is what the machine can do.
+    """
     model = MODELS[name]()
     optimizer = Adam()
     program = BatchedBackend().compile_training(model.plan(), initial_state(model, optimizer), optimizer)
-    generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (SLICE, *model.input_shape), dtype=np.uint8)
-    labels = generator.integers(0, model.plan().classes, SLICE)
+    generator, count = np.random.default_rng(0), program.workers.most
+    images = generator.integers(0, 256, (count, *model.input_shape), dtype=np.uint8)
+    labels = generator.integers(0, model.plan().classes, count)
     program.gradients(images, labels)
-    network = program.workers.members[0].network(SLICE, learns=True)
+    network = program.workers.members[0].network(count, learns=True)
     found: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
     with single_threaded_blas, np.errstate(all="ignore"):
         for call, seconds in _quickest([*network.forward, *network.backward], rounds):
             kind = KINDS.get(_function(call), "other")
             spent, work = found[kind]
-            found[kind] = spent + seconds / SLICE * 1e6, work + _operations(call) / SLICE
-        a = generator.random((2048, 2048), dtype=np.float32)
-        ((_, seconds),) = _quickest([lambda: np.matmul(a, a)], rounds)
+            found[kind] = spent + seconds / count * 1e6, work + _operations(call) / count
+        square = generator.random((2048, 2048), dtype=np.float32)
+        ((_, seconds),) = _quickest([lambda: np.matmul(square, square)], rounds)
     found["one large product"] = seconds * 1e6, 2.0 * 2048**3
     return dict(found)
 
@@ -75,13 +77,17 @@ def _operations(call: Any) -> float:
     """Multiplications and additions of a product."""
     if _function(call) != "matmul":
         return 0.0
-    left, right, out = call.args
-    return 2.0 * out.size * left.shape[-1] if right.ndim else 0.0
+    left, _, out = call.args
+    return float(2 * out.size * left.shape[-1])
 
 
-def main(names: list[str]) -> None:
-    """Print the profiles of the models `names`, or of a, b, c and d."""
-    for name in names or ["a", "b", "c", "d"]:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the profiles of the models that the command line names, or of a, b, c and d."""
+    parser = argparse.ArgumentParser(
+        "python -m cnnkit_batched.profiling", description="Where a training step spends its time."
+    )
+    parser.add_argument("models", nargs="*", type=_known, default=["a", "b", "c", "d"], help=", ".join(MODELS))
+    for name in parser.parse_args(arguments).models:
         found = profile(name)
         spent, work = found.pop("one large product")
         rate = work / spent
@@ -95,5 +101,11 @@ def main(names: list[str]) -> None:
             print(f"  {seconds:8.1f} us  {seconds / total:4.0%}  {kind}{said}")  # noqa: T201 - a command
 
 
+def _known(name: str) -> str:
+    if name not in MODELS:
+        raise argparse.ArgumentTypeError(f"there is no model {name!r}. Use one of {', '.join(MODELS)}.")
+    return name
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
