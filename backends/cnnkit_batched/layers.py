@@ -169,7 +169,7 @@ def _shares(op: AvgPool2DOp, windows: Windows) -> NDArray[np.float64]:
 
 @dataclass
 class Dropping:
-    """What one dropout layer keeps of a slice, `(batch, ...)` and boolean; `off` in prediction."""
+    """What one dropout layer keeps of a slice: `kept` is `(batch, ...)`, boolean, and filled in before each forward pass."""
 
     op: DropoutOp
     kept: A
@@ -223,7 +223,7 @@ def convolution(site: Site, op: Conv2DOp, weights: Weights, function: str | None
     drows = _matrix(engine, layer.dy, op.filters)
     layer.backward = _before_affine(site, weights, rows, drows, function)
     total = _learned_by_product(engine, weights)
-    part = site.arena.scratch("gradient", total.shape)
+    part = site.arena.scratch("gradient", total.shape) if len(blocks) > 1 else None
     for number, block in enumerate(blocks):
         into = part if number else total
         layer.backward += block.gather
@@ -321,7 +321,7 @@ def _images_a_block(site: Site, windows: Windows, size: int, filters: int) -> It
 
 
 def _most(engine: Engine, size: int, filters: int) -> int:
-    """Numbers in a block: as the engine likes, but as many as the weights have, which every block reads again."""
+    """Numbers in a block: as the engine likes, but at least as many as the weights have, which every block reads again."""
     return max(engine.block, size * filters)
 
 

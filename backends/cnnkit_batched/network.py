@@ -32,30 +32,31 @@ from cnnkit_batched.vector import Layout
 class Network:
     """The layers of `plan` for `count` images on `engine`, with weights and their gradient in vectors.
 
-    Fill `images`, make the calls of `forward`; then `output` holds what the layers before a Softmax give, and `finish`
-    writes probabilities into `probabilities`. Where there is a `gradient` to learn, fill in what `droppings` keep and the
-    `head`, and `backward` writes it.
+    Fill `images` with pixels times `scale` plus `offset` (a Rescale that comes first is left to whoever copies them),
+    make the calls of `forward`; then `output` holds what the layers before a Softmax give, and `finish` writes
+    probabilities into `probabilities`, which is `output` where there is no Softmax. Where there is a `gradient` to learn,
+    fill in what `droppings` keep and the `head`, and `backward` writes it. Make the calls of `reset` before the first
+    pass, and again when another network has used the memory of `arena`.
     """
 
     def __init__(
         self, engine: Engine, arena: Arena, plan: Plan, layout: Layout, vector: A, gradient: A | None, count: int
     ) -> None:
-        self.engine, self.arena, self.plan, self.count = engine, arena, plan, count
+        self.arena, self.count = arena, count
         self.learns = gradient is not None
         self.forward: Calls = []
         self.reset: Calls = []
         self.droppings: list[Dropping] = []
         self.scale, self.offset = 1.0, 0.0
         self.images = arena.keep((count, *plan.input_shape))
-        self.slots = {"y": 0, "dy": 0}
+        self.turns = {"y": 0, "dy": 0}
         self.shapes: dict[tuple[int, type[Operation]], Shape] = {}
         """What the layers made for operations give, without the batch axis."""
 
         operations = simplified(plan.operations)
-        if operations and isinstance(operations[0], RescaleOp):
-            first = operations.pop(0)
-            assert isinstance(first, RescaleOp)  # noqa: S101 - seen above
-            self.scale, self.offset = first.scale, first.offset
+        match operations:
+            case [RescaleOp(scale=scale, offset=offset), *operations]:
+                self.scale, self.offset = scale, offset
         built: list[Layer] = []
         x, dx, learned = self.images, None, False
         while operations:
@@ -95,13 +96,13 @@ class Network:
 
     def _other(self, what: str) -> str:
         """Two scratches change places, so that a layer reads one and writes the other."""
-        self.slots[what] = 1 - self.slots[what]
-        return f"{what}{self.slots[what]}"
+        self.turns[what] = 1 - self.turns[what]
+        return f"{what}{self.turns[what]}"
 
     def _layer(
         self, site: Site, op: Operation, coming: list[Operation], layout: Layout, vector: A, gradient: A | None
     ) -> Layer:
-        """The layer of `op`; an activation that follows a layer with weights becomes part of it, and leaves `coming`."""
+        """The layer of `op`. An activation after weights, or a ReLU after a maximum, becomes part of it and leaves `coming`."""
         match op:
             case Conv2DOp() | DenseOp():
                 follower, function = coming[0] if coming else None, None
