@@ -45,7 +45,7 @@ class Windows:
 
     @property
     def overlap(self) -> bool:
-        """Whether a pixel can be in two windows."""
+        """Whether a pixel can be in two windows, which have no gaps: those of pools."""
         return any(stride < size for stride, size in zip(self.strides, self.size, strict=True))
 
     @property
@@ -117,10 +117,13 @@ class Engine(ABC):
     bias_in_columns: bool
     """Whether biases are weights of a column of ones, or are added after a product."""
     block: int
-    """How many numbers the patches of a block should have at most; 0 for no limit."""
+    """How many numbers of patches to work with at once; 0 for no limit. The weights of a layer may make it more."""
 
     def layer(self, site: Site, op: Operation, weights: Weights | None, function: str | None) -> Layer | None:  # noqa: ARG002 - what a layer is made of
-        """A layer of the engine's own for `op` and the `function` after it; None where primitives are put together."""
+        """A layer of the engine's own; None where primitives are put together.
+
+        Asked for every convolution and dense layer, with the `function` after it, and for Grayscale, without weights.
+        """
         return None
 
     @abstractmethod
@@ -142,10 +145,6 @@ class Engine(ABC):
     @abstractmethod
     def inputs(self, arena: Arena, x: A, *, ones: bool) -> Inputs:
         """`x` `(batch, features)` as the matrix of a dense layer, kept until the way back."""
-
-    @abstractmethod
-    def fill(self, array: A, value: float) -> Calls:
-        """`array` becomes `value` everywhere."""
 
     @abstractmethod
     def copy(self, source: A, target: A) -> Calls:
@@ -173,7 +172,7 @@ class Engine(ABC):
 
     @abstractmethod
     def pad(self, image: A, padding: PaddingPair, fill: float, arena: Arena) -> Padded:
-        """`image` with a border around it, or as it is where there is none."""
+        """`image` with a border of `fill` around it, or as it is where there is none."""
 
     @abstractmethod
     def gather(self, images: A, windows: Windows, columns: Columns) -> Calls:
@@ -219,12 +218,15 @@ class Engine(ABC):
 
     @abstractmethod
     def cross_entropy(self, scores: A, head: Head, dscores: A) -> Calls:
-        """The gradient of `head.weight` times the summed cross-entropy; `head.losses` has the losses."""
+        """`dscores` = the gradient of `head.weight` times the summed cross-entropy; `head.losses` = each image's, unweighted."""
 
 
 @dataclass(frozen=True)
 class Padded:
-    """An image with a border: `array`, its `middle`, the calls that copy the image in and back out, and that renew the border."""
+    """An image with a border: `array`, its `middle`, the calls that copy the image in and back out, and that renew the border.
+
+    The border needs renewing only where it is read: not around a gradient, where what is written to it is left behind.
+    """
 
     array: A
     middle: A

@@ -1,4 +1,4 @@
-"""The primitives on NumPy: nothing allocated while a network runs, and each pass over memory made where it is cheapest.
+"""The primitives on NumPy: large arrays are allocated once, and each pass over memory is made where it is cheapest.
 
 What pays, and by how much, is in docs/explanation/speed.md. In short: results go into arrays that are there (`out=`);
 patches are one strided copy, in the memory order with the longer run of neighbours; biases are weights of a column of
@@ -27,7 +27,8 @@ SMALL: Final = 1_000_000
 processors with AVX-512 they are a fifth to two thirds faster than the others; elsewhere it makes no difference."""
 
 LINE: Final = 4096
-"""Numbers in a line at most, where a whole array is worked on line by line."""
+"""Numbers in a line at most, where a whole array is worked on line by line: NumPy begins anew at every line, and the row of
+zeros that each is compared with should stay in the cache next to it."""
 
 LEAST_ROWS: Final = 16
 LEAST_ROWS_SUMMED: Final = 64

@@ -12,7 +12,8 @@ from cnnkit_batched.engine import A, Engine
 from cnnkit_batched.layers import Weights
 
 ALIGNMENT: Final = 16
-"""Each layer begins at a multiple of so many numbers. What lies between is zero and stays zero."""
+"""Each layer begins at a multiple of so many numbers, so that its matrix is as well aligned as the vector. What lies between
+is zero and stays zero."""
 
 
 @final
