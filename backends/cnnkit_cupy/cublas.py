@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from ctypes import POINTER, byref, c_double, c_float, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
@@ -64,16 +66,25 @@ def load(cuda: int) -> Any:
 
 
 def _path(cuda: int) -> str:
-    """What cuda.pathfinder, which comes with CuPy, finds in wheels, conda or the system; or else the name alone."""
+    """That in a wheel, which fits; or what cuda.pathfinder finds in conda or the system, if it fits; or else the name alone.
+
+    cuda.pathfinder comes with CuPy. Of several versions it takes the newest, or the one that somebody has loaded already.
+    """
     name = f"libcublas.so.{cuda}"
+    places = (
+        Path(folder, place, name) for folder in sys.path for place in (f"nvidia/cu{cuda}/lib", "nvidia/cublas/lib")
+    )
+    if found := next((place for place in places if place.is_file()), None):
+        return str(found)
     try:
         pathfinder = importlib.import_module("cuda.pathfinder")
     except ImportError:
         return name
     try:
-        return str(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
+        path = str(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
     except pathfinder.DynamicLibNotFoundError:
         return name
+    return path if Path(path).name.startswith(name) else name
 
 
 @dataclass(frozen=True)

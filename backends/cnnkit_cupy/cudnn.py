@@ -133,7 +133,10 @@ class Convolution:
         table = (Performance * most.value)()
         self.descriptors.use_math(name, self.descriptors.arithmetic.asked)  # not what was chosen before
         heuristics = f"cudnnGetConvolution{direction}Algorithm_v7"
-        self.library.call(heuristics, context.handle, *self.descriptors.of(name), most.value, byref(count), table)
+        if not self.library.offers(
+            heuristics, context.handle, *self.descriptors.of(name), most.value, byref(count), table
+        ):
+            return []
         offered = [one for one in table[: count.value] if one.status == CUDNN_STATUS_SUCCESS]
         return [one for one in offered if one.algo in ROUTES[name].algorithms]
 

@@ -1,5 +1,7 @@
 """Products in the words of cuBLAS, carried out by a cuBLAS on NumPy that knows addresses alone; no GPU code runs here."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from cupy_by_numpy import Array, Gpu
@@ -87,6 +89,20 @@ def test_without_cublas_the_reason_is_told(monkeypatch):
         BackendError, match=r"needs cuBLAS, which CuPy alone does not bring along: .*libcublas-of-nobody"
     ):
         cublas.load(13)
+
+
+def test_cublas_is_that_of_cupy_s_cuda_even_where_another_is_found_first(monkeypatch, tmp_path):
+    found = SimpleNamespace(abs_path="/usr/lib/libcublas.so.13")
+    pathfinder = SimpleNamespace(load_nvidia_dynamic_lib=lambda _: found, DynamicLibNotFoundError=OSError)
+    monkeypatch.setattr(cublas.importlib, "import_module", lambda _: pathfinder)
+    monkeypatch.setattr(cublas.sys, "path", [str(tmp_path)])
+    assert cublas._path(13) == "/usr/lib/libcublas.so.13"
+    assert cublas._path(12) == "libcublas.so.12"
+    for place, version in (("cu13", 13), ("cublas", 12)):
+        folder = tmp_path / "nvidia" / place / "lib"
+        folder.mkdir(parents=True)
+        (folder / f"libcublas.so.{version}").touch()
+        assert cublas._path(version) == str(folder / f"libcublas.so.{version}")
 
 
 def test_the_library_itself_has_every_function():

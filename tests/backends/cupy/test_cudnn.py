@@ -361,6 +361,16 @@ def test_no_algorithm_is_a_reason_and_not_a_fault():
         assert convolution.choose(context, ["forward", "backward_filter"]) == ""
 
 
+def test_heuristics_that_do_not_support_a_convolution_are_a_reason_and_not_a_fault():
+    functions, library = by_numpy()
+    functions.cudnnGetConvolutionForwardAlgorithm_v7 = lambda *_: 3003
+    with Context(library) as context:
+        reason = Convolution(library, conv(), 2, "float64").choose(context)
+    assert reason.startswith(
+        "of 0 algorithms without transform that cuDNN offers for forward, none computes in float64"
+    )
+
+
 def test_a_fault_while_choosing_is_an_error_and_not_a_reason():
     functions, library = by_numpy()
     with Context(library) as context:
