@@ -24,7 +24,7 @@ from cnnkit import (
     Softmax,
     Tanh,
 )
-from cnnkit_batched import layers
+from cnnkit_batched import layers, network
 from cnnkit_batched.numpy_engine import NumpyEngine
 from cnnkit_batched.plain_engine import PlainEngine
 
@@ -231,3 +231,27 @@ def test_nothing_turns_back_into_what_has_no_parameters(monkeypatch, engine):
     images, labels = given_to(model, "float64")
     worst_units(there_and_back(engine("float64"), model, images, labels), model, images, labels)
     assert made == []
+
+
+@pytest.mark.parametrize("engine", [plain, quick])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        MaxPool2D(pool_size=2),
+        MaxPool2D(pool_size=3, strides=1, padding="same"),
+        MaxPool2D(pool_size=(2, 3), strides=(3, 2), padding=((1, 0), (2, 1))),
+    ],
+    ids=str,
+)
+def test_relu_and_a_maximum_change_places_without_changing_a_number(monkeypatch, engine, pool):
+    """Half of what the convolution gives is negative: there ReLU makes ties, and other pixels win."""
+    convolution = Conv2D(filters=3, kernel_size=2, activation="relu")
+    layers_of_it = [convolution, pool, Flatten(), Dense(units=3), Softmax()]
+    model = Model(input_shape=(9, 8, 2), layers=layers_of_it)
+    images, labels = given_to(model, "float32", 5)
+    shorter = there_and_back(engine("float32"), model, images, labels)
+    monkeypatch.setattr(network, "simplified", list)
+    as_written = there_and_back(engine("float32"), model, images, labels)
+    for one, other in zip(shorter.arrays(), as_written.arrays(), strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+    assert np.count_nonzero(shorter.vector) > 0
