@@ -101,7 +101,10 @@ class Networks:
         if key not in self.found:
             if len(self.found) >= MOST_NETWORKS:
                 self.found.clear()
-            arena = Block(self.memory, self.sizes.measured(count, learns=learns), self.room.dtype)
+            measured = self.sizes.measured(count, learns=learns)
+            # For fewer images cuDNN may choose an algorithm with a larger workspace: then the block does not do.
+            memory = self.memory if measured.bytes <= self.capacity else self.room.empty((measured.bytes,), "uint8")
+            arena = Block(memory, measured, self.room.dtype)
             gradient = self.gradient if learns else None
             self.found[key] = Network(self.engine, arena, self.plan, self.layout, self.vector, gradient, count)
         return self.found[key]

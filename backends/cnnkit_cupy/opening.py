@@ -78,16 +78,17 @@ def _cudnn(cuda: int, *, wanted: bool | None) -> cudnn_library.Library | None:
 
 
 def try_out(card: Card) -> None:
-    """Run one kernel and one product, and compare; a `BackendError` where they are wrong."""
+    """Run a kernel of ours, one of CuPy's, which takes CUDA's headers to compile, and a product; a `BackendError` if wrong."""
     with card.use():
         room = Room(card)
         numbers = np.arange(1.0, 5.0, dtype=card.dtype)
         x, y = room.upload(numbers), room.empty((4,))
         room.kernel("rescale", x, y, 4, 2.0, 1.0)()
-        product = room.empty((2, 2))
-        room.product(x.reshape(2, 2), x.reshape(2, 2), product)()
+        turned, product = room.empty((2, 2)), room.empty((2, 2))
+        room.assign(x.reshape(2, 2).T, turned)()
+        room.product(turned, x.reshape(2, 2), product)()
         of_kernel, of_product = y.get(), product.get()
-    expected = numbers.reshape(2, 2) @ numbers.reshape(2, 2)  # small whole numbers: exact in every precision
+    expected = numbers.reshape(2, 2).T @ numbers.reshape(2, 2)  # small whole numbers: exact in every precision
     if not (np.array_equal(of_kernel, 2 * numbers + 1) and np.array_equal(of_product, expected)):
         raise BackendError(
             f"backend 'cupy': GPU {card.number} gives {of_kernel.tolist()} for {(2 * numbers + 1).tolist()} and "
@@ -98,7 +99,7 @@ def try_out(card: Card) -> None:
 def _explained(error: Exception, cuda: int) -> tuple[str, str]:
     """Reason and fix for what came of trying a GPU out."""
     text = " ".join(str(error).split())
-    if any(word in text.lower() for word in ("header", "nvrtc", "could not open source file")):
+    if any(word in text.lower() for word in ("header", "nvrtc", "could not open source file", "cuda root")):
         return f"its kernels do not compile: {text}", f"Install CUDA's compiler and headers: {TOOLKIT.format(cuda)}"
     if "cublas" in text.lower():
         return f"a product does not run: {text}", f"Install cuBLAS again: {TOOLKIT.format(cuda)}"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cupy_by_numpy import EVERYWHERE, Cudnn
+from cupy_by_numpy import EVERYWHERE, Array, Cudnn
 
 from cnnkit import BackendError, BackendOptionError, BackendUnavailable
 from cnnkit_cupy import opening, plugin
@@ -101,6 +101,22 @@ def test_kernels_that_do_not_compile_are_an_error_with_its_fix(computer, monkeyp
         create()
     assert caught.value.status.state == "broken"
     assert isinstance(caught.value.status.error, gpu.cp.cuda.compiler.CompileException)
+
+
+@pytest.mark.parametrize(
+    "said", ['could not open source file "cuda_fp16.h"', "Failed to auto-detect CUDA root directory"]
+)
+def test_headers_of_cuda_that_are_missing_show_when_a_backend_is_created(computer, monkeypatch, said):
+    """A kernel of CuPy's needs them, ours do not."""
+    gpu = computer()
+
+    def compile_and_copy(*_):
+        raise gpu.cp.cuda.compiler.CompileException(said)
+
+    monkeypatch.setattr(Array, "__setitem__", compile_and_copy)
+    with pytest.raises(BackendUnavailable, match=r"its kernels do not compile: .*Install CUDA's compiler and headers"):
+        create()
+    assert gpu.launches == ["rescale"]
 
 
 def test_a_product_that_fails_is_an_error_with_its_fix(computer):

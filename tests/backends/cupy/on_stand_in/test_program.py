@@ -11,6 +11,7 @@ import pytest
 from cupy_by_numpy import EVERYWHERE, CUDADriverError, CUDARuntimeError
 from networks import CLASSIFIERS, batch, predictor, random_parameters, trainer
 
+import cnnkit_cupy.program
 from cnnkit import (
     SGD,
     Adam,
@@ -31,6 +32,7 @@ from cnnkit import (
 )
 from cnnkit.conformance.measure import THRESHOLD
 from cnnkit.optimizers import Optimizer
+from cnnkit_cupy.cudnn import Convolution
 from cnnkit_cupy.recipe import GraphsRefused
 
 OPTIMIZERS = {
@@ -554,6 +556,16 @@ def test_cudnn_is_used_in_slices_too(stand_in):
     assert same(program.state(), numpy.state())
     assert gpu.launches.count("softmax_cross_entropy") == 2 * 3  # three slices; the third step is replayed
     assert program.remarks == ()
+
+
+def test_fewer_images_may_take_cudnn_a_larger_workspace(stand_in, monkeypatch):
+    backend, _ = stand_in(cudnn=EVERYWHERE)
+    program, numpy = start(backend, SMALL)
+    monkeypatch.setattr(cnnkit_cupy.program, "PREDICTED", 100)
+    of_batch = property(lambda convolution: 1_000_000_000 // convolution.descriptors.x_shape[0])
+    monkeypatch.setattr(Convolution, "workspace", of_batch)
+    images, _ = batch(SMALL, 150)  # twice 75, in a block for 100
+    assert close(program.predict(images), numpy.predict(images))
 
 
 # ------------------------------------------------------------------------------------------------------- the rest
