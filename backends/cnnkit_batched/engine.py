@@ -226,6 +226,8 @@ class Padded:
     """An image with a border: `array`, its `middle`, the calls that copy the image in and back out, and that renew the border.
 
     The border needs renewing only where it is read: not around a gradient, where what is written to it is left behind.
+    `array` goes back to the engine that made it. All that layers do with it is to ask for its shape and to take some of the
+    images, `[part, ...]`, or rows of them, `[part, band, :, :]`: an engine that counts borders in may have a record there.
     """
 
     array: A

@@ -3,7 +3,7 @@
 What pays, and by how much, is in docs/explanation/speed.md. In short: results go into arrays that are there (`out=`);
 patches are one strided copy, in the memory order with the longer run of neighbours; biases are weights of a column of
 ones, so that no pass over the output adds them and none sums their gradient; a maximum with a row of zeros is three
-times as fast as one with the number 0; and a pool of two pixels is one maximum of two views.
+times as fast as one with the number 0; and a pool of 2 x 2 is two maxima, of two views each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLOCK: Final = 1 << 18
 
 SMALL: Final = 1_000_000
 """Multiplications in a product that OpenBLAS still hands to its kernels for small products, which copy nothing first. On
-processors with AVX-512 they are a fifth to two thirds faster than the others; elsewhere it makes no difference."""
+processors with AVX-512 they are a fifth to a half faster than the others; elsewhere it makes little difference."""
 
 LINE: Final = 4096
 """Numbers in a line at most, where a whole array is worked on line by line: NumPy begins anew at every line, and the row of
@@ -128,7 +128,7 @@ class NumpyEngine(Engine):
             down, across = windows.reach
             calls = self.copy(images[:, :down, :across], columns.planes)
             images = columns.planes
-        calls.append(partial(np.copyto, columns.values, windows_of(images, windows)))
+        calls.append(partial(np.copyto, columns.values, _windows_of(images, windows)))
         return calls if columns.ones is None else [*calls, partial(columns.ones.fill, 1.0)]
 
     def scatter(self, parts: Array, windows: Windows, images: Array) -> Calls:
@@ -234,7 +234,7 @@ class NumpyEngine(Engine):
         return self.plain.cross_entropy(scores, head, dscores)
 
 
-def windows_of(images: Array, windows: Windows) -> Array:
+def _windows_of(images: Array, windows: Windows) -> Array:
     """Every window as a view `(batch, height', width', window_height, window_width, channels)`."""
     batch, down, across, channel = images.strides
     strides = (

@@ -1,7 +1,7 @@
 """Every primitive in the words of the array API alone: what NumPy, CuPy or any other library of that standard runs.
 
-https://data-apis.org/array-api: no `out=`, no strided tricks, no in-place ufuncs. Quicker engines replace these lines
-where they measured that it pays, and are held to them by tests.
+https://data-apis.org/array-api: no `out=`, no strided tricks, no in-place ufuncs. Quicker engines have other lines, and
+are held to these by tests.
 """
 
 from __future__ import annotations
