@@ -75,7 +75,7 @@ def compile_all(dtype: str) -> None:
     for target in TARGETS:
         try:
             program = cp.cuda.compiler._NVRTCProgram(sources.source(), "kernels.cu", method="cubin")  # noqa: SLF001 - CuPy's other ways ask for a GPU
-            program.compile((*sources.compile_options(np.dtype(dtype)), f"-arch={target}"))
+            program.compile((*sources.compile_options(np.dtype(dtype)), *sources.ADDED, f"-arch={target}"))
         except (RuntimeError, cp.cuda.compiler.CompileException) as error:
             reason = f"its kernels do not compile for {target}: {' '.join(str(error).split())}"
             fix = "Install NVIDIA's compiler: python -m pip install nvidia-cuda-nvrtc"

@@ -35,6 +35,9 @@ MOST_ACROSS: Final = 65_535
 SHARES: Final = 1024
 """The most parts into which a sum over many rows is divided; each is a number in memory."""
 
+ADDED: Final = ("-ftz=true", "--device-as-default-execution-space")
+"""The options that CuPy adds to ours, whatever these are: what is compiled without it has to have them as well."""
+
 Size: TypeAlias = tuple[int, ...]
 
 
@@ -79,10 +82,11 @@ def source() -> str:
 
 
 def compile_options(dtype: np.dtype[Any] | type) -> tuple[str, ...]:
-    """The options of the compiler for programs that compute in `dtype`, float32 or float64; the device's is added by CuPy.
+    """The options of the compiler for programs that compute in `dtype`, float32 or float64; CuPy adds `ADDED` and the device's.
 
-    Products and sums are not contracted into one rounding: what NumPy computes with the same formula has the same bits.
-    These kernels wait for memory, not for arithmetic.
+    Products and sums are not contracted into one rounding: what NumPy computes with the same formula has the same bits,
+    but for numbers of float32 below 1.2e-38, which are 0 by CuPy's own options. These kernels wait for memory, not for
+    arithmetic.
     """
     real = {"float32": "float", "float64": "double"}[np.dtype(dtype).name]
     return ("--std=c++17", "--fmad=false", f"-DREAL={real}")

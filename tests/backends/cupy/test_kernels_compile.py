@@ -3,6 +3,7 @@
 NVRTC, the compiler that CuPy uses, needs neither a GPU nor a driver.
 """
 
+import inspect
 import io
 import re
 
@@ -26,7 +27,7 @@ def compiled(cp, lacking):
     def compile_text(text, architecture, dtype, *options):
         log = io.StringIO()
         program = cp.cuda.compiler._NVRTCProgram(text, "kernels.cu", method="cubin")
-        options = (*sources.compile_options(dtype), f"-arch={architecture}", *IN_WORDS, *options)
+        options = (*sources.compile_options(dtype), *sources.ADDED, f"-arch={architecture}", *IN_WORDS, *options)
         binary, _ = program.compile(options, log)
         return binary, log.getvalue()
 
@@ -68,6 +69,12 @@ def test_a_warning_is_seen_with_file_and_line(compiled):
     (said,) = complaints(log)
     assert said.startswith(f"convolution.cu({line}): warning")
     assert '"idle"' in said
+
+
+def test_options_are_those_of_cupy(cp):
+    """Without a device CuPy's own way of compiling cannot be gone, so that its text has to do."""
+    text = inspect.getsource(cp.cuda.compiler)
+    assert set(re.findall(r"options \+= \('(-[^'{]*)',\)", text)) >= set(sources.ADDED)
 
 
 def test_products_and_sums_are_not_contracted(cp, compiled):  # noqa: ARG001 - it says whether NVRTC is there
