@@ -59,6 +59,7 @@ class Room(Target):
         """As `upload`, for a whole data set: the host waits, and holds no second copy of it."""
         array = self.empty(values.shape, values.dtype)
         array.set(values)
+        self.card.stream.synchronize()  # a copy from pinned memory is still going on
         return array
 
     def _taken(self, asked: int, take: Callable[[], T]) -> T:

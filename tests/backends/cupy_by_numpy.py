@@ -242,9 +242,8 @@ class Array:
         assert stream is None
         assert arr.flags.c_contiguous
         assert (arr.shape, arr.dtype) == (self.shape, self.dtype)
-        self.gpu.wait("set")
         self.gpu.uploads.append(arr.nbytes)
-        np.copyto(self.host, arr)
+        self.gpu.submit(lambda: np.copyto(self.host, arr))  # of pinned memory; from other memory it might wait
 
     def __float__(self):
         self.gpu.wait("float")
@@ -324,6 +323,9 @@ class Stream:
 
     def __exit__(self, *_):
         self.inside -= 1
+
+    def synchronize(self):
+        self.gpu.wait("synchronize")
 
     def begin_capture(self, mode=None):
         assert mode is None

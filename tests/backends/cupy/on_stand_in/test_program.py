@@ -207,7 +207,7 @@ def test_an_epoch_waits_once_and_uploads_its_data_once(stand_in, graphs):
     gpu.uploads.clear()
     for _ in range(3):
         program.epoch(images, labels, np.random.default_rng(0).permutation(50), 8)
-    assert gpu.waits == ["set"] + ["get"] * 3  # the images, before all steps; and the sums of the losses
+    assert gpu.waits == ["synchronize"] + ["get"] * 3  # the images, before all steps; and the sums of the losses
     assert gpu.uploads.count(images.nbytes) == 1
     masks = [8 * 3 * 3 * 4, 2 * 3 * 3 * 4]
     assert [size for size in gpu.uploads if size not in masks] == [images.nbytes, 50 * 4, 50 * 8, 8, 8, 50 * 8, 50 * 8]
