@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from cnnkit.plan import Conv2DOp, Operation, PaddingPair, Pair
 
 if TYPE_CHECKING:
     from cnnkit_batched.layers import Layer, Site, Weights
+
+ALIGNMENT: Final = 64
+"""Bytes. A line of the cache, and the widest register."""
 
 A: TypeAlias = Any
 """An array of the engine's library."""
@@ -114,6 +117,8 @@ class Engine(ABC):
 
     dtype: Any
     boolean: Any
+    alignment: int = ALIGNMENT
+    """At multiples of so many bytes the arrays of a block begin."""
     bias_in_columns: bool
     """Whether biases are weights of a column of ones, or are added after a product."""
     block: int

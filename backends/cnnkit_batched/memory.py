@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from cnnkit.arrays import Array, Shape
 from cnnkit.errors import BackendOptionError
-from cnnkit_batched.engine import A, Arena, Engine
-
-ALIGNMENT: Final = 64
-"""Bytes. A line of the cache, and the widest register."""
+from cnnkit_batched.engine import ALIGNMENT, A, Arena, Engine
 
 
-def _room(shape: Shape, dtype: Any) -> int:
-    """The bytes of an array, up to the next line of the cache."""
+def _room(shape: Shape, dtype: Any, alignment: int) -> int:
+    """The bytes of an array, up to the next multiple of `alignment`."""
     size: int = math.prod(shape) * np.dtype(dtype).itemsize
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return -(-size // alignment) * alignment
 
 
 @final
@@ -47,12 +44,12 @@ class Loose(Arena):
 
     def keep(self, shape: Shape, dtype: Any = None) -> A:
         dtype = dtype or self.engine.dtype
-        self.kept += _room(shape, dtype)
+        self.kept += _room(shape, dtype, self.engine.alignment)
         return self.empty(shape, dtype)
 
     def scratch(self, name: str, shape: Shape, dtype: Any = None) -> A:
         dtype = dtype or self.engine.dtype
-        size = _room(shape, dtype)
+        size = _room(shape, dtype, self.engine.alignment)
         self.scratches[name] = max(size, self.scratches.get(name, 0))
         return self.empty(shape, dtype)
 
@@ -62,7 +59,7 @@ class Block(Arena):
     """One block of bytes, shared by networks that take turns: each begins anew at the front."""
 
     def __init__(self, memory: NDArray[np.uint8], measured: Loose, dtype: np.dtype[Any]) -> None:
-        self.memory, self.dtype = memory, dtype
+        self.memory, self.dtype, self.alignment = memory, dtype, measured.engine.alignment
         self.scratches: dict[str, int] = {}
         self.end = 0
         for name, size in measured.scratches.items():
@@ -71,7 +68,7 @@ class Block(Arena):
 
     def keep(self, shape: Shape, dtype: Any = None) -> A:
         start = self.end
-        self.end += _room(shape, dtype or self.dtype)
+        self.end += _room(shape, dtype or self.dtype, self.alignment)
         return self._array(start, shape, dtype)
 
     def scratch(self, name: str, shape: Shape, dtype: Any = None) -> A:

@@ -49,6 +49,7 @@ class Bordered:
 class CudaEngine(Engine):
     """The primitives on a target. `block` is how many numbers of patches it works with at once."""
 
+    alignment = 256  # as what CUDA itself allocates, on which its libraries may rely
     bias_in_columns = False
 
     def __init__(self, target: Target, block: int = MOST_PATCHES) -> None:

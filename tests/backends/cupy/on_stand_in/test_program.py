@@ -558,6 +558,18 @@ def test_cudnn_is_used_in_slices_too(stand_in):
     assert program.remarks == ()
 
 
+def test_arrays_lie_where_libraries_expect_those_of_cuda(stand_in):
+    """At multiples of 256 bytes from the beginning of a block, which CUDA has allocated."""
+    backend, _ = stand_in("float32", cudnn=EVERYWHERE)
+    program, _ = start(backend, SMALL, precision="float32")
+    program.step(*batch(SMALL, 3, dtype=np.float32))
+    networks = program.trainer.networks
+    network, begin = networks.found[3, True], networks.memory.data.ptr
+    arrays = [network.images, network.output, network.head.labels, network.head.losses]
+    assert [(array.data.ptr - begin) % 256 for array in arrays] == [0] * 4
+    assert networks.capacity % 256 == 0
+
+
 def test_fewer_images_may_take_cudnn_a_larger_workspace(stand_in, monkeypatch):
     backend, _ = stand_in(cudnn=EVERYWHERE)
     program, numpy = start(backend, SMALL)
