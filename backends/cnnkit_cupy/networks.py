@@ -92,6 +92,7 @@ class Networks:
         wanted = self.sizes.measured(most, learns=learns).bytes
         if wanted > self.capacity:
             self.release()
+            self.room.give_back()  # else the pool cuts small arrays off the old block, and can never give it back
             self.memory = self.room.empty((wanted,), "uint8")
         return most
 

@@ -460,6 +460,16 @@ def test_memory_is_given_back_when_a_program_dies(stand_in):
         gc.enable()
 
 
+def test_a_block_that_is_too_small_is_given_back_before_a_larger_one_is_taken(stand_in):
+    backend, _ = stand_in()
+    program, _ = start(backend, SMALL)
+    program.step(*batch(SMALL, 20))
+    small = program.trainer.networks.capacity
+    program.step(*batch(SMALL, 80))
+    assert program.trainer.networks.capacity > 3 * small
+    assert program.trainer.room.pool.free_bytes() < small
+
+
 def test_a_block_is_given_back_even_where_somebody_holds_its_networks(stand_in):
     """As the traceback of an error does."""
     backend, gpu = stand_in()
@@ -505,7 +515,9 @@ def test_the_estimate_is_what_a_step_takes(stand_in):
     images, labels = batch(SMALL, 4000, dtype=np.float32)
     estimate = backend.estimate_memory(SMALL.plan(), optimizer, 4000)
     program.step(images, labels)
-    beside = gpu.taken - before - 4000 * (2 * (9 * 8 * 2 * 4 + 2 * 3 * 3 * 4) + 4 + 4 + 3 * 8)
+    program.trainer.room.give_back()
+    of_batch = 9 * 8 * 2 * 4 + 4 + 2 * 8 + 3 * 3 * 4  # image, label, both orders and mask
+    beside = gpu.taken - before - 4000 * of_batch
     assert estimate.bytes == pytest.approx(beside, rel=0.02)
     assert "4000 images at a time" in str(estimate)
 
