@@ -124,8 +124,11 @@ class Card:
     def _on_cudnn(self, context: Context, op: Conv2DOp, batch: int, passes: tuple[Pass, ...]) -> Convolution | None:
         reason = why_unsupported(op, batch)
         if not reason:
-            made = Convolution(context.library, op, batch, self.precision)
-            reason = made.choose(context, passes, workspace_limit=self.block * self.dtype.itemsize)
+            try:
+                made = Convolution(context.library, op, batch, self.precision)
+                reason = made.choose(context, passes, workspace_limit=self.block * self.dtype.itemsize)
+            except BackendError as error:  # cuDNN is a quicker way, and nothing has been run on it yet
+                reason = str(error).removeprefix("backend 'cupy': ")
             if not reason:
                 return made
         self.remark(f"layers[{op.layer}] runs without cuDNN: {reason}")

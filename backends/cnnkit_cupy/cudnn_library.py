@@ -138,7 +138,7 @@ class Library:
         because = details.value.decode(errors="replace").strip()
         raise BackendError(
             f"backend 'cupy': {name} of cuDNN {'.'.join(map(str, self.version))} failed with {words} ({status})"
-            f"{f': {because}' if because else ''}. Convolutions run without cuDNN too."
+            f"{f': {because}' if because else ''}. Convolutions run without cuDNN too: use cudnn=False."
         )
 
 

@@ -101,6 +101,8 @@ def _explained(error: Exception, cuda: int) -> tuple[str, str]:
     text = " ".join(str(error).split())
     if any(word in text.lower() for word in ("header", "nvrtc", "could not open source file", "cuda root")):
         return f"its kernels do not compile: {text}", f"Install CUDA's compiler and headers: {TOOLKIT.format(cuda)}"
+    if "cudnn" in text.lower():
+        return f"cuDNN does not work: {text}", "Use cudnn=False, or install cuDNN again"
     if "cublas" in text.lower():
         return f"a product does not run: {text}", f"Install cuBLAS again: {TOOLKIT.format(cuda)}"
     return f"the GPU does not run a kernel and a product: {text}", "Check it with nvidia-smi, and the driver's version"

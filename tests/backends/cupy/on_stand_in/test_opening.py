@@ -126,6 +126,16 @@ def test_a_product_that_fails_is_an_error_with_its_fix(computer):
         create()
 
 
+def test_a_cudnn_that_fails_is_an_error_that_says_how_to_do_without(computer):
+    gpu = computer()
+    gpu.cudnn.failing = 0  # cudnnCreate
+    with pytest.raises(
+        BackendUnavailable, match=r"cuDNN does not work: .*cudnnCreate of .*Use cudnn=False, or install"
+    ):
+        create()
+    create(cudnn=False)
+
+
 @pytest.mark.parametrize("spoilt", ["rescale", "product"])
 def test_a_gpu_that_computes_wrong_is_an_error(computer, monkeypatch, spoilt):
     gpu = computer()

@@ -558,6 +558,19 @@ def test_a_convolution_that_cudnn_does_not_do_runs_without_it_and_that_is_said(s
     assert "im2col" in gpu.launches
 
 
+def test_a_cudnn_that_fails_before_it_is_used_is_done_without_and_that_is_said(stand_in):
+    backend, gpu = stand_in(cudnn=EVERYWHERE)
+    gpu.cudnn.cudnnGetConvolutionForwardAlgorithm_v7.body = lambda *_: 2000
+    program, numpy = start(backend, SMALL)
+    images, labels = batch(SMALL, 4)
+    assert close(float(program.step(images, labels)), float(numpy.step(images, labels)))
+    (remark,) = program.remarks
+    assert remark.startswith(
+        "layers[0] runs without cuDNN: cudnnGetConvolutionForwardAlgorithm_v7 of cuDNN 9.28.1 failed"
+    )
+    assert "im2col" in gpu.launches
+
+
 def test_cudnn_is_used_in_slices_too(stand_in):
     backend, gpu = stand_in(limit=LIMIT, cudnn=EVERYWHERE)
     program, numpy = start(backend, SMALL, Adam())
