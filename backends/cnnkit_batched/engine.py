@@ -124,6 +124,16 @@ class Engine(ABC):
     block: int
     """How many numbers of patches to work with at once; 0 for no limit. The weights of a layer may make it more."""
 
+    pools_by_place: bool = False
+    """Whether a convolution before pools that do not overlap is worked out by the places in a pool, for `largest`."""
+
+    def largest(self, parts: A, y: A, dy: A | None, dparts: A | None, arena: Arena) -> tuple[Calls, Calls]:  # noqa: ARG002 - for engines that have it
+        """`y` `(rows, channels)` is the largest of `parts` `(places, rows, channels)`; and the way back.
+
+        On it the first that is not lower takes all of `dy`. Asked only where `pools_by_place`.
+        """
+        raise AssertionError(f"{type(self).__name__} does not pool by place")
+
     def layer(self, site: Site, op: Operation, weights: Weights | None, function: str | None) -> Layer | None:  # noqa: ARG002 - what a layer is made of
         """A layer of the engine's own; None where primitives are put together.
 
@@ -150,6 +160,10 @@ class Engine(ABC):
     @abstractmethod
     def inputs(self, arena: Arena, x: A, *, ones: bool) -> Inputs:
         """`x` `(batch, features)` as the matrix of a dense layer, kept until the way back."""
+
+    @abstractmethod
+    def fill(self, array: A, value: float) -> Calls:
+        """`array` becomes `value` everywhere."""
 
     @abstractmethod
     def copy(self, source: A, target: A) -> Calls:

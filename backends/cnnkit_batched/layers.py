@@ -10,7 +10,7 @@ the images has a row in the matrix of patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -222,16 +222,89 @@ def convolution(site: Site, op: Conv2DOp, weights: Weights, function: str | None
         return layer
     drows = _matrix(engine, layer.dy, op.filters)
     layer.backward = _before_affine(site, weights, rows, drows, function)
-    total = _learned_by_product(engine, weights)
-    part = site.arena.scratch("gradient", total.shape) if len(blocks) > 1 else None
-    for number, block in enumerate(blocks):
-        into = part if number else total
-        layer.backward += block.gather
-        layer.backward += engine.product_over_rows(block.columns.matrix, drows[block.rows, :], into, site.arena)
-        layer.backward += engine.add(part, total) if number else []
+    layer.backward += _weights_gradient(site, weights, [(block, drows[block.rows, :]) for block in blocks])
     if site.dx is not None:
         layer.backward += _input_gradient(site, op, weights, layer)
     return layer
+
+
+def can_pool(site: Site, op: Conv2DOp, pool: MaxPool2DOp) -> bool:
+    """Whether `pooled_convolution` does both at once: pools without a border that do not overlap, on an engine that likes it."""
+    apart = all(stride >= size for stride, size in zip(pool.strides, pool.pool_size, strict=True))
+    bare = pool.padding == ((0, 0), (0, 0))
+    return site.engine.pools_by_place and apart and bare and (site.dx is None or _border_for_gradient(op) is not None)
+
+
+def pooled_convolution(site: Site, op: Conv2DOp, pool: MaxPool2DOp, weights: Weights) -> Layer:
+    """A convolution and the maxima of its pools, worked out by the places in a pool: all first pixels, all second ones...
+
+    So the maxima are those of whole arrays, and positions that no pool sees are not worked out at all. For one place it
+    is a convolution with the strides of both, on the images from that place on.
+    """
+    layer, engine, arena = site.begin(pool.output_shape), site.engine, site.arena
+    padded = engine.pad(site.x, op.padding, 0.0, arena)
+    down, across = op.strides[0] * pool.strides[0], op.strides[1] * pool.strides[1]
+    windows = Windows(op.kernel_size, (down, across), op.dilation, _image(pool.output_shape))
+    places = [(row, col) for row in range(pool.pool_size[0]) for col in range(pool.pool_size[1])]
+    y = _matrix(engine, layer.y, op.filters)
+    learns = weights.gradient is not None and layer.dy is not None
+    shape = (len(places), *y.shape)
+    parts = arena.keep(shape) if learns else arena.scratch("parts of pools", shape)
+    layer.forward, layer.reset = [*padded.take_in], [*padded.reset]
+    blocks: list[tuple[int, _Block]] = []
+    for place, (row, col) in enumerate(places):
+        seen = padded.array[:, row * op.strides[0] :, col * op.strides[1] :, :]
+        for block in _blocks(site, seen, windows, op.filters, ones=weights.has_bias and engine.bias_in_columns):
+            layer.forward += block.gather
+            layer.forward += _affine(engine, block.columns.matrix, weights, parts[place, block.rows, :], None)
+            blocks.append((place, block))
+    if not learns:
+        layer.forward += engine.largest(parts, y, None, None, arena)[0]
+        return layer
+    dparts = arena.scratch("gradients of pools", shape)
+    forward, layer.backward = engine.largest(parts, y, _matrix(engine, layer.dy, op.filters), dparts, arena)
+    layer.forward += forward
+    rows, drows = (_matrix(engine, array, op.filters) for array in (parts, dparts))
+    layer.backward += _before_affine(site, weights, rows, drows, None)
+    layer.backward += _weights_gradient(
+        site, weights, [(block, dparts[place, block.rows, :]) for place, block in blocks]
+    )
+    if site.dx is not None:
+        layer.backward += _input_gradient_of_pools(site, op, pool, weights, layer, dparts)
+    return layer
+
+
+def _weights_gradient(site: Site, weights: Weights, blocks: Sequence[tuple[_Block, A]]) -> Calls:
+    """The gradient of kernels, and of biases that are weights, summed over blocks with the gradients of their rows."""
+    engine = site.engine
+    total = _learned_by_product(engine, weights)
+    part = total if len(blocks) == 1 else site.arena.scratch("gradient", total.shape)
+    calls: Calls = []
+    for number, (block, drows) in enumerate(blocks):
+        into = part if number else total
+        calls += block.gather
+        calls += engine.product_over_rows(block.columns.matrix, drows, into, site.arena)
+        calls += engine.add(part, total) if number else []
+    return calls
+
+
+def _input_gradient_of_pools(
+    site: Site, op: Conv2DOp, pool: MaxPool2DOp, weights: Weights, layer: Layer, dparts: A
+) -> Calls:
+    """`dx` as `_input_gradient` has it, from the gradients by place; where no pool sees a position, its gradient is 0."""
+    border = _border_for_gradient(op)
+    assert border is not None  # noqa: S101 - `can_pool` has asked
+    (top, bottom), (left, right) = border
+    engine, count = site.engine, site.x.shape[0]
+    height, width, filters = op.output_shape
+    array = site.arena.keep((count, top + height + bottom, left + width + right, filters))
+    layer.reset += engine.fill(array, 0.0)
+    windows = Windows(pool.pool_size, pool.strides, (1, 1), _image(pool.output_shape))
+    calls: Calls = []
+    for place, (_, down, across) in enumerate(windows.taps()):
+        pixels = array[:, top:, left:, :][:, down, across, :]
+        calls += engine.copy(engine.reshaped(dparts[place, ...], (count, *pool.output_shape)), pixels)
+    return [*calls, *_turned(site, op, weights, array)]
 
 
 def _affine(engine: Engine, columns: A, weights: Weights, rows: A, function: str | None) -> Calls:
@@ -263,7 +336,7 @@ def _input_gradient(site: Site, op: Conv2DOp, weights: Weights, layer: Layer) ->
     channels in each other's place. Otherwise every patch gets a gradient, and a pixel the sum of those it is part of.
     """
     engine, arena = site.engine, site.arena
-    height, width, channels = op.input_shape
+    channels = op.input_shape[2]
     border = _border_for_gradient(op)
     if border is None:
         calls: Calls = []
@@ -279,12 +352,18 @@ def _input_gradient(site: Site, op: Conv2DOp, weights: Weights, layer: Layer) ->
         return [*calls, *dpadded.hand_back]
     padded = engine.pad(layer.dy, border, 0.0, arena)
     layer.reset += padded.reset
+    return [*padded.take_in, *_turned(site, op, weights, padded.array)]
+
+
+def _turned(site: Site, op: Conv2DOp, weights: Weights, dy: A) -> Calls:
+    """`dx` by a convolution of `dy`, which has its border."""
+    engine = site.engine
+    height, width, channels = op.input_shape
     windows = Windows(op.kernel_size, (1, 1), op.dilation, (height, width))
-    turned = arena.keep((windows.area * op.filters, channels))
+    turned = site.arena.keep((windows.area * op.filters, channels))
     calls = engine.turn(weights.kernel, op, turned)
-    calls += padded.take_in
     rows = _matrix(engine, site.dx, channels)
-    for block in _blocks(site, padded.array, windows, channels, ones=False):
+    for block in _blocks(site, dy, windows, channels, ones=False):
         calls += [*block.gather, *engine.product(block.columns.matrix, turned, rows[block.rows, :])]
     return calls
 

@@ -106,6 +106,14 @@ class Network:
         match op:
             case Conv2DOp() | DenseOp():
                 follower, function = coming[0] if coming else None, None
+                if (
+                    isinstance(op, Conv2DOp)
+                    and isinstance(follower, MaxPool2DOp)
+                    and layers.can_pool(site, op, follower)
+                ):
+                    coming.pop(0)
+                    weights = layout.weights(site.engine, op.layer, vector, gradient)
+                    return self._with_relu(site, layers.pooled_convolution(site, op, follower, weights), coming)
                 if isinstance(follower, ActivationOp):
                     coming.pop(0)
                     function = follower.function
@@ -116,16 +124,7 @@ class Network:
                     return layers.convolution(site, op, weights, function)
                 return layers.dense(site, op, weights, function)
             case MaxPool2DOp():
-                layer = layers.max_pool(site, op)
-                follower = coming[0] if coming else None
-                if isinstance(follower, ActivationOp) and follower.function == "relu":
-                    coming.pop(0)
-                    # In place: where the maximum is not positive the pool's way back gets no gradient to hand on.
-                    after = Site(site.engine, site.arena, layer.y, layer.dy, site.output, site.gradient)
-                    relu = layers.activation(after, follower, in_place=True)
-                    layer.forward += relu.forward
-                    layer.backward = [*relu.backward, *layer.backward]
-                return layer
+                return self._with_relu(site, layers.max_pool(site, op), coming)
             case ActivationOp():
                 return layers.activation(site, op, in_place=False)
             case AvgPool2DOp():
@@ -139,6 +138,18 @@ class Network:
             case DropoutOp():
                 return self._dropout(site, op)
         raise AssertionError(f"{type(op).__name__} has no layer")
+
+    def _with_relu(self, site: Site, layer: Layer, coming: list[Operation]) -> Layer:
+        """A layer of maxima, and the ReLU that follows it if one does, which then leaves `coming`."""
+        follower = coming[0] if coming else None
+        if isinstance(follower, ActivationOp) and follower.function == "relu":
+            coming.pop(0)
+            # In place: where the maximum is not positive the pool's way back gets no gradient to hand on.
+            after = Site(site.engine, site.arena, layer.y, layer.dy, site.output, site.gradient)
+            relu = layers.activation(after, follower, in_place=True)
+            layer.forward += relu.forward
+            layer.backward = [*relu.backward, *layer.backward]
+        return layer
 
     def _dropout(self, site: Site, op: DropoutOp) -> Layer:
         if not self.learns:

@@ -40,6 +40,7 @@ class NumpyEngine(Engine):
     """NumPy on one thread."""
 
     bias_in_columns = True
+    pools_by_place = True
     block = BLOCK
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
@@ -225,6 +226,28 @@ class NumpyEngine(Engine):
                 backward += [partial(np.multiply, dy, wins, part), partial(np.add, dx[place], part, dx[place])]
             else:
                 backward += [partial(np.multiply, dy, wins, dx[place])]
+        return forward, backward
+
+    def largest(
+        self, parts: Array, y: Array, dy: Array | None, dparts: Array | None, arena: Arena
+    ) -> tuple[Calls, Calls]:
+        forward: Calls = [partial(np.maximum, parts[0], parts[1 % len(parts)], out=y)]
+        forward += [partial(np.maximum, y, part, out=y) for part in parts[2:]]
+        if dy is None or dparts is None:
+            return forward, []
+        lower, wins, still_open = (arena.scratch(name, y.shape, np.bool_) for name in ("mask", "wins", "open"))
+        backward: Calls = [
+            partial(np.less, parts[0], y, still_open),  # False for a maximum, and wherever there is a NaN
+            partial(np.logical_not, still_open, wins),
+            partial(np.multiply, dy, wins, dparts[0]),
+        ]
+        for part, dpart in zip(parts[1:], dparts[1:], strict=True):
+            backward += [
+                partial(np.less, part, y, lower),
+                partial(np.greater, still_open, lower, wins),  # open, and not lower than the maximum
+                partial(np.logical_and, still_open, lower, still_open),
+                partial(np.multiply, dy, wins, dpart),
+            ]
         return forward, backward
 
     def softmax(self, scores: Array, out: Array) -> Calls:

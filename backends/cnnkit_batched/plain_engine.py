@@ -21,6 +21,7 @@ class PlainEngine(Engine):
     """The primitives over the array namespace `xp`. Types are NumPy's throughout: here alone they become those of `xp`."""
 
     bias_in_columns = False
+    pools_by_place = True
     block = 0
 
     def __init__(self, xp: Any, dtype: Any) -> None:
@@ -207,6 +208,24 @@ class PlainEngine(Engine):
                 dx[tap] = dx[tap] + dy * xp.astype(wins, self.real)  # type: ignore[index]
 
         return [forward], [backward] if dx is not None else []
+
+    def largest(self, parts: A, y: A, dy: A | None, dparts: A | None, arena: Arena) -> tuple[Calls, Calls]:  # noqa: ARG002 - others need room
+        xp, places = self.xp, range(parts.shape[0])
+
+        def forward() -> None:
+            y[...] = parts[0, ...]
+            for place in places[1:]:
+                y[...] = xp.maximum(y, parts[place, ...])
+
+        def backward() -> None:
+            still_open = xp.ones(y.shape, dtype=xp.bool)
+            for place in places:
+                lower = parts[place, ...] < y  # False for the maximum, and wherever there is a NaN
+                wins = xp.logical_and(still_open, xp.logical_not(lower))
+                still_open = xp.logical_and(still_open, lower)
+                dparts[place, ...] = dy * xp.astype(wins, y.dtype)  # type: ignore[index]
+
+        return [forward], [backward] if dparts is not None else []
 
     def softmax(self, scores: A, out: A) -> Calls:
         xp = self.xp

@@ -249,9 +249,54 @@ def test_relu_and_a_maximum_change_places_without_changing_a_number(monkeypatch,
     layers_of_it = [convolution, pool, Flatten(), Dense(units=3), Softmax()]
     model = Model(input_shape=(9, 8, 2), layers=layers_of_it)
     images, labels = given_to(model, "float32", 5)
+    monkeypatch.setattr(layers, "can_pool", lambda *_: False)  # which sums in another order
     shorter = there_and_back(engine("float32"), model, images, labels)
     monkeypatch.setattr(network, "simplified", list)
     as_written = there_and_back(engine("float32"), model, images, labels)
     for one, other in zip(shorter.arrays(), as_written.arrays(), strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
     assert np.count_nonzero(shorter.vector) > 0
+
+
+POOLS = {
+    "2 x 2": MaxPool2D(pool_size=2),
+    "uneven, apart": MaxPool2D(pool_size=(3, 2), strides=(4, 3)),
+    "one pixel": MaxPool2D(pool_size=1, strides=2),
+}
+
+
+@pytest.mark.parametrize("engine", [plain, quick])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_pools_by_place_are_the_pools_after_the_convolution(monkeypatch, engine, pool, padding):
+    """Sizes leave pixels that no pool sees; a second convolution asks for the gradient of the first one's pools."""
+    image = [Conv2D(filters=3, kernel_size=2, padding=padding, activation="relu"), POOLS[pool]]
+    image += [Conv2D(filters=2, kernel_size=2, padding=padding, dilation=1), POOLS["2 x 2"]]
+    model = Model(input_shape=(19, 15, 2), layers=[*image, Flatten(), Dense(units=3), Softmax()])
+    images, labels = given_to(model, "float64", 5)
+    by_place = there_and_back(engine("float64"), model, images, labels)
+    asked = []
+    monkeypatch.setattr(layers, "can_pool", lambda *given: asked.append(given))  # None: no
+    apart = there_and_back(engine("float64"), model, images, labels)
+    assert len(asked) == 2
+    for one, other in zip(by_place.arrays(), apart.arrays(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("conv", "pool"),
+    [
+        (Conv2D(filters=3, kernel_size=2), MaxPool2D(pool_size=3, strides=2)),
+        (Conv2D(filters=3, kernel_size=2), MaxPool2D(pool_size=2, padding="same", strides=3)),
+        (Conv2D(filters=3, kernel_size=2, strides=2), MaxPool2D(pool_size=2)),
+    ],
+    ids=["overlapping", "with a border", "after strides, whose way back needs all patches"],
+)
+def test_other_pools_are_not_worked_out_by_place(monkeypatch, conv, pool):
+    made = []
+    monkeypatch.setattr(layers, "pooled_convolution", lambda *given: made.append(given))
+    first = Conv2D(filters=2, kernel_size=1)
+    model = Model(input_shape=(11, 11, 2), layers=[first, conv, pool, Flatten(), Dense(units=3), Softmax()])
+    images, labels = given_to(model, "float64", 3)
+    worst_units(there_and_back(quick("float64"), model, images, labels), model, images, labels)
+    assert made == []
