@@ -65,7 +65,7 @@ class Card:
                 wanted = WORKSPACE.get(int(device.compute_capability[:-1]), 8 << 20)
                 self.workspace = cp.empty(max(1 << 16, min(wanted, budget // 8)), dtype="uint8")
                 self.blas.use(self.stream.ptr, self.workspace)
-                self._context = Context(cudnn) if cudnn else None
+                self.context = Context(cudnn) if cudnn else None
 
     @contextmanager
     def use(self) -> Iterator[None]:
@@ -112,13 +112,13 @@ class Card:
 
     def convolution(self, op: Conv2DOp, batch: int, passes: tuple[Pass, ...]) -> Convolution | None:
         """`op` on cuDNN for `batch` images; None where it does not do that, which a remark explains."""
-        if self._context is None:
+        if self.context is None:
             return None
         key = op, batch, passes
         if key not in self._convolutions:
             if len(self._convolutions) >= MOST_CONVOLUTIONS:
                 self._convolutions.clear()
-            self._convolutions[key] = self._on_cudnn(self._context, op, batch, passes)
+            self._convolutions[key] = self._on_cudnn(self.context, op, batch, passes)
         return self._convolutions[key]
 
     def _on_cudnn(self, context: Context, op: Conv2DOp, batch: int, passes: tuple[Pass, ...]) -> Convolution | None:
@@ -133,6 +133,14 @@ class Card:
                 return made
         self.remark(f"layers[{op.layer}] runs without cuDNN: {reason}")
         return None
+
+    def do_without_cudnn(self, reason: str) -> None:
+        """Use cuDNN no more, once what it has been given has ended."""
+        with self.use():
+            self.stream.synchronize()
+        self.context = None
+        self._convolutions.clear()
+        self.remark(f"convolutions run without cuDNN: {reason}")
 
     def remark(self, text: str) -> None:
         """Note something, once."""

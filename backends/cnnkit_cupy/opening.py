@@ -1,17 +1,21 @@
-"""From a device's name and options to a backend that has been tried: one kernel and one product, before anybody relies on it."""
+"""From a device's name and options to a backend that has been tried: kernels, a product, cuDNN, before anybody relies on it."""
 
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any, Final
 
 import numpy as np
 
 from cnnkit.errors import BackendError, BackendOptionError, BackendUnavailable
+from cnnkit.model import Conv2D, Model
+from cnnkit.plan import Conv2DOp
 from cnnkit.plugins import BackendStatus
 from cnnkit_cupy import cublas, cudnn_library
 from cnnkit_cupy.backend import CupyBackend
 from cnnkit_cupy.card import Card
+from cnnkit_cupy.cudnn import Context, Convolution
 from cnnkit_cupy.precisions import TF32
 from cnnkit_cupy.room import Room
 
@@ -51,7 +55,8 @@ def open_backend(
     library = _cudnn(cuda, wanted=cudnn)
     try:
         card = Card(cp, number, precision, limit, blas, library)
-        try_out(card)
+        try_cudnn(card, required=bool(cudnn))
+        try_out(card)  # last, so that nothing that failed before has broken the GPU
     except (BackendError, RuntimeError, cp.cuda.compiler.CompileException, OSError, ImportError) as error:
         # Those of our libraries, of CuPy and its compiler, and of files that are not there.
         reason, fix = _explained(error, cuda)
@@ -94,6 +99,42 @@ def try_out(card: Card) -> None:
             f"backend 'cupy': GPU {card.number} gives {of_kernel.tolist()} for {(2 * numbers + 1).tolist()} and "
             f"{of_product.tolist()} for {expected.tolist()}. Check the GPU and its driver."
         )
+
+
+def try_cudnn(card: Card, *, required: bool) -> None:
+    """Try cuDNN out, if the card has it: where it does not work, the card does without, or it is a `BackendError`."""
+    if card.context is None:
+        return
+    try:
+        failure = _failure_of(card, card.context)
+    except BackendError as error:
+        failure = str(error).removeprefix("backend 'cupy': ")
+    if failure and required:
+        raise BackendError(f"backend 'cupy': {failure}")
+    if failure:
+        card.do_without_cudnn(failure)
+
+
+def _failure_of(card: Card, context: Context) -> str:
+    """Run the three passes of a small convolution on cuDNN. Returns what is wrong with their numbers, or nothing."""
+    (op,) = Model(input_shape=(6, 6, 4), layers=[Conv2D(filters=4, kernel_size=3)]).plan().operations
+    assert isinstance(op, Conv2DOp)  # noqa: S101 - the only layer is one
+    with card.use():
+        convolution, room = Convolution(context.library, op, 2, card.precision), Room(card)
+        if convolution.choose(context):
+            return ""  # not in this precision, say, of which layers have their remarks
+        described = convolution.descriptors
+        shapes = (described.x_shape, described.w_shape, described.y_shape)
+        given = [room.upload(np.ones(shape, card.dtype)) for shape in shapes]
+        made = [room.empty(shape) for shape in shapes]
+        workspace = room.empty((max(1, convolution.workspace),), np.uint8)
+        x, w, dy, dx, dw, y, space = map(room.address, (*given, *made, workspace))
+        convolution.forward(x, w, y, space, room.stream)
+        convolution.backward_data(w, dy, dx, space, room.stream)
+        convolution.backward_filter(x, dy, dw, space, room.stream)
+        sums = [float(array.get().sum()) for array in made]
+    expected = math.prod((*described.y_shape, *described.w_shape[1:]))  # each pass sums so many products of ones
+    return "" if sums == [expected] * 3 else f"cuDNN sums {expected} ones up to {sums} in the passes of a convolution"
 
 
 def _explained(error: Exception, cuda: int) -> tuple[str, str]:

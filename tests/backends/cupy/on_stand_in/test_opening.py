@@ -36,7 +36,7 @@ def test_a_backend_is_tried_out_with_a_kernel_and_a_product(computer, device, nu
     backend = create(device)
     assert backend.card.number == number
     assert gpu.launches == ["rescale"]
-    assert gpu.waits == ["get", "get"]
+    assert gpu.waits == ["get"] * 5  # three of them for cuDNN
     assert backend.graphs
     assert not create(device, graphs=False).graphs
 
@@ -134,6 +134,32 @@ def test_a_cudnn_that_fails_is_an_error_that_says_how_to_do_without(computer):
     ):
         create()
     create(cudnn=False)
+
+
+def does_not_support(*_):
+    return 3001
+
+
+def writes_nothing(*_):
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("direction", "way", "words"),
+    [
+        ("Forward", does_not_support, "cudnnConvolutionForward of cuDNN 9.28.1 failed"),
+        ("BackwardData", writes_nothing, "cuDNN sums 4608 ones"),
+    ],
+)
+def test_a_cudnn_that_does_not_run_is_done_without_unless_it_was_demanded(computer, direction, way, words):
+    gpu = computer()
+    getattr(gpu.cudnn, f"cudnnConvolution{direction}").body = way
+    backend = create()
+    (remark,) = backend.card.remarks
+    assert remark.startswith(f"convolutions run without cuDNN: {words}")
+    assert backend.card.context is None
+    with pytest.raises(BackendUnavailable, match=rf"cuDNN does not work: backend 'cupy': {words}.*Use cudnn=False"):
+        create(cudnn=True)
 
 
 @pytest.mark.parametrize("spoilt", ["rescale", "product"])
