@@ -121,7 +121,7 @@ def _failure_of(card: Card, context: Context) -> str:
     assert isinstance(op, Conv2DOp)  # noqa: S101 - the only layer is one
     with card.use():
         convolution, room = Convolution(context.library, op, 2, card.precision), Room(card)
-        if convolution.choose(context):
+        if convolution.choose(context, workspace_limit=card.block * card.dtype.itemsize):
             return ""  # not in this precision, say, of which layers have their remarks
         described = convolution.descriptors
         shapes = (described.x_shape, described.w_shape, described.y_shape)
