@@ -35,7 +35,7 @@ SIGNED: Final = "gray"
 """For what may be negative: dark below 0, light above, with limits of equal distance. Two-ended colour maps have two dark
 ends, which grey cannot tell apart."""
 
-STYLE: Final[dict[str, Any]] = {
+STYLE: Final[Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same picture everywhere
     "font.size": 9,
@@ -62,7 +62,7 @@ DOTS_PER_INCH: Final = 144
 P = ParamSpec("P")
 
 
-class Picture(Figure):  # type: ignore[misc]  # matplotlib ships no types
+class Picture(Figure):
     """A matplotlib `Figure` whose `alt` says in words what can be seen, for those who cannot see it.
 
     Change it as any figure; `save` writes it, and notebooks show it with its words.
