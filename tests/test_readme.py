@@ -52,7 +52,7 @@ def test_the_model_file_of_the_readme_is_a_model():
 
 
 def test_every_command_of_the_readme_exists():
-    section = README.partition("## The command line")[2].partition("```\n")[2].partition("```")[0]
+    section = README.partition("## The command line")[2].partition("```console\n")[2].partition("```")[0]
     listed = re.findall(r"^cnnkit (\w+)", section, re.MULTILINE)
     shown = subprocess.run([sys.executable, "-m", "cnnkit", "--help"], capture_output=True, text=True, check=True)
     assert len(listed) > 5

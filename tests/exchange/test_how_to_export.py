@@ -7,7 +7,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = TESTS.parent / "docs" / "how-to" / "export-and-import.md"
 
-spec = importlib.util.spec_from_file_location("followed_how_to", TESTS / "test_how_to.py")
+spec = importlib.util.spec_from_file_location("followed_docs", TESTS / "test_docs.py")
 how_to = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(how_to)
 

@@ -1,0 +1,57 @@
+"""How Sphinx makes the pages: `python -m sphinx -W -b html docs OUT`, with the extra `docs` installed."""
+
+import re
+import sys
+from pathlib import Path
+
+import cnnkit
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "_extensions"))
+
+project = "cnnkit"
+author = "The cnnkit authors"
+copyright = "the cnnkit authors, Apache License 2.0"  # noqa: A001 - Sphinx asks for this name
+version = release = cnnkit.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "pictures"]
+exclude_patterns = ["_made", "changes"]
+nitpicky = False
+numfig = True
+
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = "cnnkit"
+html_extra_path = ["_made/site"]
+html_static_path = ["_static"]
+html_css_files = ["cnnkit.css"]
+html_copy_source = False
+html_show_sphinx = False
+
+# Docstrings are written in Markdown's backticks, which are code here.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+
+def _stay_on_the_site(app, docname, source):
+    """A link that leads out of docs/ to a file of the source is a link in a checkout; on the site it names the file."""
+    page = Path(app.env.doc2path(docname)).parent
+
+    def named(found):
+        target = (page / found[2].partition("#")[0]).resolve()
+        if target.is_relative_to(HERE):
+            return found[0]
+        return f"{found[1]} (`{target.relative_to(HERE.parent)}`)"
+
+    source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[^)]+)\)", named, source[0])
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("source-read", _stay_on_the_site)
