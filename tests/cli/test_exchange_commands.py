@@ -85,7 +85,7 @@ def test_a_folder_called_like_a_preset_is_pointed_at(cnnkit, run):
         (["missing.toml", "--format", "keras"], 2, "missing.toml cannot be read"),
         (["."], 2, "export needs a format"),
         ([".", "--format", "keras"], 1, "holds no run"),
-        (["runs/one", "--format", "onyx"], 2, "there is no format 'onyx'; formats are keras, savedmodel"),
+        (["runs/one", "--format", "onyx"], 2, "there is no format 'onyx'; formats are keras, onnx, savedmodel"),
         (["runs/one", "--out", "one"], 2, "does not say in which format"),
         (["runs/one", "--out", "no/one.keras"], 2, "there is no folder no"),
         (["runs/one", "--out", f"{'x' * 300}.keras"], 1, "cannot be written: File name too long"),

@@ -49,7 +49,7 @@ def read(path):
 
 def test_a_format_of_somebody_elses_is_listed_written_and_read(install, tmp_path):
     install("text", TEXT_FORMAT)
-    assert formats() == ("keras", "savedmodel", "text")
+    assert formats() == ("keras", "onnx", "savedmodel", "text")
     parameters = {name: np.asfortranarray(array) for name, array in parameters_of(MODEL, precision="float64").items()}
     export_model(MODEL, parameters, tmp_path / "model.text")
     path = export_model(
@@ -76,7 +76,7 @@ def test_looking_at_formats_imports_none_of_them():
 import sys
 from cnnkit.exchange import formats
 formats()
-print({"h5py", "tensorflow", "keras", "cnnkit.exchange.keras_file", "cnnkit_tensorflow"} & set(sys.modules))
+print({"h5py", "tensorflow", "keras", "cnnkit.exchange.keras_file", "onnx", "cnnkit_tensorflow"} & set(sys.modules))
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
@@ -84,9 +84,9 @@ print({"h5py", "tensorflow", "keras", "cnnkit.exchange.keras_file", "cnnkit_tens
 @pytest.mark.parametrize(
     ("path", "name", "message"),
     [
-        ("model.onyx", None, r"model.onyx does not say in which format.*Give --format: keras, savedmodel\."),
+        ("model.onyx", None, r"model.onyx does not say in which format.*Give --format: keras, onnx, savedmodel\."),
         ("model", None, "does not say in which format"),
-        ("model.keras", "onyx", r"there is no format 'onyx'; formats are keras, savedmodel\."),
+        ("model.keras", "onyx", r"there is no format 'onyx'; formats are keras, onnx, savedmodel\."),
     ],
 )
 def test_a_format_that_nobody_brings_is_an_error_that_lists_the_known(path, name, message, tmp_path):
