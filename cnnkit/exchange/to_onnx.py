@@ -203,8 +203,6 @@ class _Graph:
     def constant(self, name: str, value: Any) -> str:
         with np.errstate(over="ignore"):  # a number above those of the dtype is infinity there, as it is when computing
             array = np.asarray(value, self.dtype, order="C")
-                np.shape(value)
-            )  # the first makes a row of a number
         self.initializers.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
