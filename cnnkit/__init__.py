@@ -76,6 +76,7 @@ _SUBMODULES = (
     "running",
     "scaffold",
     "summary",
+    "tables",
     *_CONTENTS,
 )
 

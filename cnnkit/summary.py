@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from cnnkit.plan import (
     Pair,
     Plan,
 )
+from cnnkit.tables import html_table, text_table
 
 FLOAT32_BYTES = 4
 
@@ -77,15 +77,8 @@ class Summary:
         return [head, first, *body, ("", "total", "", "", *totals, "")]
 
     def __str__(self) -> str:
-        rows = self._table()
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column in LEFT_COLUMNS else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        head, *body = self._table()
+        lines = text_table(head, body, left=LEFT_COLUMNS).split("\n")
         rule = "─" * max(map(len, lines))
         title = f"{self.name or 'model'} (one image, float32)"
         return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
@@ -94,20 +87,15 @@ class Summary:
 
     def _repr_html_(self) -> str:
         head, *body = self._table()
-        header = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-        rows = "".join(f"<tr>{''.join(map(_html_cell, range(len(row)), row))}</tr>" for row in body)
-        caption = html.escape(f"{self.name or 'model'} (one image, float32)")
-        return f"<table><caption>{caption}</caption><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
+        title = f"{self.name or 'model'} (one image, float32)"
+        return html_table(head, body, caption=title, left=LEFT_COLUMNS, wrapped={SETTINGS_COLUMN})
 
 
 LEFT_COLUMNS = {1, 2, 3, 7}
 """Of the table: words and shapes; the other columns are numbers."""
 
-
-def _html_cell(column: int, text: str) -> str:
-    side = "left" if column in LEFT_COLUMNS else "right"
-    wrap = "normal" if column == 2 else "nowrap"  # only settings may grow long
-    return f'<td style="text-align: {side}; white-space: {wrap}">{html.escape(text)}</td>'
+SETTINGS_COLUMN = 2
+"""Of the table: only settings may grow long."""
 
 
 def summarize(plan: Plan) -> Summary:
