@@ -25,6 +25,7 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "cnnkit"
 html_extra_path = ["_made/site"]
+Path(HERE, "_made", "site").mkdir(parents=True, exist_ok=True)  # Sphinx asks for it before anything is made
 html_static_path = ["_static"]
 html_css_files = ["cnnkit.css"]
 html_copy_source = False

@@ -1,19 +1,27 @@
-"""The directive `picture`: a numbered figure that the build makes, with its own words for those who cannot see it.
+"""What the build makes before it reads the pages: pictures, the example report, and the help of all commands.
+
+The directive `picture` is a numbered figure with its own words for those who cannot see it.
 
     ```{picture} learning-curves
     Loss and accuracy of the first model.
     ```
 
-shows what the function `learning_curves` of `docs/pictures.py` returns, a `cnnkit.plot.Picture`.
+shows the picture of that name which `docs/pictures.py` makes.
 """
 
 import importlib.util
 from pathlib import Path
 
+import typer
 from docutils.parsers.rst.directives.images import Figure
+from typer.cli import get_docs_for_click
+
+from cnnkit.cli.app import app
 
 DOCS = Path(__file__).resolve().parents[1]
 MADE = DOCS / "_made"
+WORDS = {}
+"""The words of each picture by its name, once the build has begun."""
 
 
 def _functions():
@@ -26,33 +34,36 @@ def _functions():
 class Picture(Figure):
     """`{picture} NAME`, with the caption as its content."""
 
-    option_spec = {name: kind for name, kind in Figure.option_spec.items() if name not in ("alt", "target")}
-
     def run(self):
         """Put the figure in the place of the directive."""
         name = self.arguments[0]
-        made = self.env_pictures.get(name)
-        if made is None:
-            raise self.error(f"docs/pictures.py makes no picture {name!r}; it makes {', '.join(self.env_pictures)}.")
-        self.options["alt"] = made
+        if name not in WORDS:
+            raise self.error(f"docs/pictures.py makes no picture {name!r}; it makes {', '.join(WORDS)}.")
+        self.options["alt"] = WORDS[name]
         self.arguments[0] = f"/_made/{name}.svg"
         return super().run()
 
-    env_pictures: dict[str, str] = {}  # noqa: RUF012 - filled once, when the build begins
 
-
-def make(app):
+def make(_):
     """Make all pictures, and the pages that are no pages of Sphinx."""
     MADE.mkdir(exist_ok=True)
     (MADE / "site").mkdir(exist_ok=True)
     module = _functions()
     for name, picture in module.pictures(MADE / "site"):
         picture.save(MADE / f"{name}.svg")
-        Picture.env_pictures[name] = picture.alt
+        WORDS[name] = picture.alt
+    (MADE / "command-line.md").write_text(_commands(), encoding="utf-8")
 
 
-def setup(app):
+def _commands():
+    """What `--help` says for all commands, one section each."""
+    command = typer.main.get_command(app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="cnnkit")
+    return text.partition("\n")[2]  # without its title
+
+
+def setup(sphinx):
     """Called by Sphinx."""
-    app.add_directive("picture", Picture)
-    app.connect("builder-inited", make)
+    sphinx.add_directive("picture", Picture)
+    sphinx.connect("builder-inited", make)
     return {"parallel_read_safe": False, "parallel_write_safe": True}
