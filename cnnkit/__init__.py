@@ -34,7 +34,7 @@ _CONTENTS = {
         "UnsupportedModel",
     ),
     "evaluation": ("Classification", "classify", "evaluate", "predict"),
-    "history": ("EarlyStopping", "EpochRecord", "Progress", "Run"),
+    "history": ("EarlyStopping", "EpochRecord", "History", "Progress", "Run"),
     "metrics": ("Metrics",),
     "model": (
         "AvgPool2D",

@@ -23,7 +23,7 @@ from cnnkit.errors import (
     UnsupportedModel,
 )
 from cnnkit.evaluation import Classification, classify, evaluate, predict
-from cnnkit.history import EarlyStopping, EpochRecord, Progress, Run
+from cnnkit.history import EarlyStopping, EpochRecord, History, Progress, Run
 from cnnkit.metrics import Metrics
 from cnnkit.model import (
     AvgPool2D,
@@ -80,6 +80,7 @@ __all__ = [
     "EpochTotals",
     "Flatten",
     "Grayscale",
+    "History",
     "MaxPool2D",
     "MemoryEstimate",
     "Metrics",

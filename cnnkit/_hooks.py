@@ -26,6 +26,7 @@ from cnnkit.backend import Backend
 from cnnkit.errors import BackendOptionError, OptionError
 from cnnkit.optimizers import Optimizer
 from cnnkit.plan import Plan
+from cnnkit.tables import html_table
 
 PLUGIN_API = 1
 """The version of the plugin interface. It changes only when a plugin written for the older one could not work."""
@@ -192,6 +193,32 @@ class BackendStatus:
             "distribution_version": self.distribution_version,
             "module": self.module,
         }
+
+    def _repr_html_(self) -> str:
+        """A table in a notebook, of all that there is to say."""
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        told = {
+            "state": self.state,
+            "reason": self.reason,
+            "fix": self.fix,
+            "devices": ", ".join(self.devices),
+            "versions": versions,
+            "plugin": f"{self.distribution} {self.distribution_version}".strip(),
+        }
+        rows = [(what, text) for what, text in told.items() if text]
+        return html_table((), rows, caption=f"backend {self.name}", left={0, 1}, wrapped={1})
+
+
+class Listing(dict[str, BackendStatus]):
+    """What `backends` returns: a dict, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, status.state, ", ".join(status.devices), ". ".join(filter(None, (status.reason, status.fix))))
+            for name, status in self.items()
+        ]
+        head = ("backend", "state", "devices", "reason and fix")
+        return html_table(head, rows, left={0, 1, 2, 3}, wrapped={2, 3})
 
 
 def causes(error: BaseException) -> list[BaseException]:

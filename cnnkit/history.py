@@ -14,6 +14,7 @@ from cnnkit.metrics import Metrics
 from cnnkit.model import Model
 from cnnkit.optimizers import Optimizer
 from cnnkit.state import TrainingState
+from cnnkit.tables import html_table, html_text, text_table
 
 METRICS: Final = ("loss", "accuracy", "precision", "recall", "f1")
 """The figures of a history record, as `Metrics` calls them."""
@@ -60,6 +61,48 @@ class EpochRecord:
 Event: TypeAlias = Progress | EpochRecord
 
 
+class History(tuple[EpochRecord, ...]):
+    """The records of a run, one an epoch: a tuple that prints as a table and shows as one in a notebook.
+
+    `loss` and `accuracy` stand for the training and the validation set, as far as they were measured. The epoch whose
+    weights early stopping holds to be the best is marked.
+    """
+
+    __slots__ = ()
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        parts = [part for part in ("train", "validation") if any(getattr(record, part) for record in self)]
+        best = max((record.epoch for record in self if record.best), default=None)
+        head = ["epoch", "running loss", *(f"{part} {metric}" for part in parts for metric in ("loss", "accuracy"))]
+        head += ["learning rate", "s to train", *([""] if best is not None else [])]
+        rows = []
+        for record in self:
+            row = [str(record.epoch), f"{record.running_loss:.4f}"]
+            for figures in (getattr(record, part) for part in parts):
+                row += [f"{figures[metric]:.4f}" if figures else "" for metric in ("loss", "accuracy")]
+            row += [f"{record.learning_rate:.4g}", f"{record.seconds_train:.1f}"]
+            rows.append([*row, *(["best" if record.epoch == best else ""] if best is not None else [])])
+        return head, rows
+
+    def __str__(self) -> str:
+        if not self:
+            return NO_EPOCHS
+        head, rows = self._table()
+        return text_table(head, rows)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return html_text(NO_EPOCHS)
+        head, rows = self._table()
+        return html_table(head, rows)
+
+
+NO_EPOCHS: Final = "no epoch yet"
+"""What an empty history says."""
+
+
 @dataclass(frozen=True)
 class EarlyStopping:
     """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs; end on the best weights.
@@ -89,7 +132,7 @@ class Run:
 
     model: Model
     state: TrainingState
-    history: tuple[EpochRecord, ...]
+    history: History
     backend: str
     optimizer: Optimizer
     best_epoch: int | None

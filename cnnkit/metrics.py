@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from cnnkit.arrays import Array, Labels, check_labels
 from cnnkit.errors import DataError, TrainingError
+from cnnkit.tables import html_table, html_text, text_table
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
@@ -208,22 +209,49 @@ class Metrics:
         }
 
     def __str__(self) -> str:
-        head = f"accuracy {self.accuracy:.4f} on {self.count:,} image{'' if self.count == 1 else 's'}"
-        if self.loss is not None:
-            head += f", loss {self.loss:.4f}"
+        lines = [self._heading, text_table(FIGURES_HEAD, self._rows, left={0}), *self._remarks]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    @property
+    def _heading(self) -> str:
+        loss = "" if self.loss is None else f", loss {self.loss:.4f}"
+        return f"accuracy {self.accuracy:.4f} on {self.count:,} image{'' if self.count == 1 else 's'}{loss}"
+
+    @property
+    def _rows(self) -> list[list[str]]:
         rows: list[tuple[str, float, float, float, int]] = [
             (record.name, record.precision, record.recall, record.f1, record.support) for record in self.per_class
         ]
         for name, mean in (("macro average", self.macro), ("weighted average", self.weighted)):
             rows.append((name, mean.precision, mean.recall, mean.f1, self.count))
-        width = max(len(row[0]) for row in rows)
-        lines = [head, f"{'':{width}}  precision  recall      f1  images"]
-        lines += [f"{name:{width}}  {p:9.4f}  {r:6.4f}  {f:6.4f}  {n:6,}" for name, p, r, f, n in rows]
-        if self.undefined and self.count:
-            lines.append("undefined, counted as 0: " + ", ".join(map(str, self.undefined)))
-        return "\n".join(lines)
+        return [[name, f"{p:.4f}", f"{r:.4f}", f"{f:.4f}", f"{n:,}"] for name, p, r, f, n in rows]
 
-    __repr__ = __str__
+    @property
+    def _remarks(self) -> list[str]:
+        if not self.undefined or not self.count:
+            return []
+        return ["undefined, counted as 0: " + ", ".join(map(str, self.undefined))]
+
+    def _repr_html_(self) -> str:
+        """The figures of each class, and the confusion matrix as far as it can be read."""
+        parts = [html_table(FIGURES_HEAD, self._rows, caption=self._heading, left={0}), *map(html_text, self._remarks)]
+        if len(self.confusion) > SHOWN_CLASSES:
+            parts.append(html_text(f"The confusion matrix of {len(self.confusion)} classes is in .confusion."))
+        else:
+            rows = [
+                [name, *(f"{count:,}" for count in counts)]
+                for name, counts in zip(self._names, self.confusion.tolist(), strict=True)
+            ]
+            caption = "confusion matrix: a row for each true class, a column for each predicted one"
+            parts.append(html_table(["", *self._names], rows, caption=caption, left={0}))
+        return f"<div>{''.join(parts)}</div>"
+
+
+FIGURES_HEAD = ("", "precision", "recall", "f1", "images")
+SHOWN_CLASSES = 20
+"""Up to so many classes, a notebook shows the confusion matrix."""
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from cnnkit.errors import ModelError, Problem
+from cnnkit.tables import html_text
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -337,6 +338,13 @@ class Model(_Data):
         from cnnkit.summary import summarize  # see `plan`
 
         return summarize(self.plan())
+
+    def _repr_html_(self) -> str:
+        """The summary in a notebook; of a model that cannot be, what is wrong with it."""
+        try:
+            return self.summary()._repr_html_()
+        except ModelError as error:
+            return html_text(f"{self.name or 'model'}\n{error}")
 
     def prefix(self, n: int) -> Model:
         """The model made of layers 0 to `n`, `n` included: its output is the feature map of layer `n`.

@@ -30,6 +30,7 @@ from cnnkit._hooks import (
     Availability,
     BackendStatus,
     Hooks,
+    Listing,
     Rehearsal,
     State,
     Unsupported,
@@ -114,7 +115,7 @@ def backends(device: str | None = None) -> dict[str, BackendStatus]:
     CNNKIT_PROBE_TIMEOUT. Raises `OptionError` if that is not a number of seconds.
     """
     outcomes = in_time(discover(), partial(probe, device=device))
-    return {name: outcome.status for name, outcome in outcomes.items()}
+    return Listing({name: outcome.status for name, outcome in outcomes.items()})
 
 
 def status(name: str, device: str | None = None) -> BackendStatus:

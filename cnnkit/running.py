@@ -34,7 +34,7 @@ from cnnkit.diagnosis import explain_non_finite, explain_scores
 from cnnkit.errors import OptionError, TrainingError
 from cnnkit.evaluation import evaluate
 from cnnkit.files import remove_leftovers, write_whole
-from cnnkit.history import EarlyStopping, EpochRecord, Event, Progress, Run, summary_of
+from cnnkit.history import EarlyStopping, EpochRecord, Event, History, Progress, Run, summary_of
 from cnnkit.model import Model
 from cnnkit.optimizers import Optimizer, optimizer_to_dict, rate_at
 from cnnkit.parameters import check_parameters
@@ -354,7 +354,7 @@ class TrainingRun:
         return Run(
             self.model,
             state,
-            tuple(at.history),
+            History(at.history),
             name,
             self.optimizer,
             at.best_epoch,
