@@ -146,7 +146,7 @@ class _Graph:
                 if offset != 0:
                     self.node("Add", f"{at}.offset_added", [self.constant(f"{at}.offset", offset)])
             case GrayscaleOp(weights=weights):
-                self.lay(channels_first=True, before=at)
+                self.lay(channels_first=True)
                 kernel = self.constant(f"{at}.weights", np.reshape(weights, (1, -1, 1, 1)))
                 self.node("Conv", f"{at}.grayscale", [kernel], kernel_shape=(1, 1))
             case Conv2DOp():
@@ -156,7 +156,7 @@ class _Graph:
             case AvgPool2DOp():
                 self.pool("AveragePool", f"{at}.avg_pool2d", op, count_include_pad=0)
             case FlattenOp():
-                self.lay(channels_first=False, before=at)
+                self.lay(channels_first=False)
                 self.node("Flatten", f"{at}.flatten", axis=1)
             case DenseOp():
                 self.node("Gemm", f"{at}.dense", self.learned(op, self.parameters[op.kernel]))
@@ -166,7 +166,7 @@ class _Graph:
                 self.node("Softmax", f"{at}.softmax", axis=-1)
 
     def convolution(self, op: Conv2DOp) -> None:
-        self.lay(channels_first=True, before=op.layer)
+        self.lay(channels_first=True)
         kernel = self.parameters[op.kernel].transpose(3, 2, 0, 1)  # (filters, in_channels, height, width)
         self.node(
             "Conv",
@@ -179,7 +179,7 @@ class _Graph:
         )
 
     def pool(self, operator: str, name: str, op: MaxPool2DOp | AvgPool2DOp, **attributes: Any) -> None:
-        self.lay(channels_first=True, before=op.layer)
+        self.lay(channels_first=True)
         pads = _pads(_needed(op))
         self.node(operator, name, kernel_shape=op.pool_size, strides=op.strides, pads=pads, **attributes)
 
@@ -188,12 +188,12 @@ class _Graph:
         names = [self.constant(op.kernel, kernel)]
         return names if op.bias is None else [*names, self.constant(op.bias, self.parameters[op.bias])]
 
-    def lay(self, *, channels_first: bool, before: int | str) -> None:
+    def lay(self, *, channels_first: bool) -> None:
         """Transpose images that do not lie so."""
         if channels_first == self.channels_first:
             return
-        order, name = (_TO_CHANNELS_FIRST, "first") if channels_first else (_TO_CHANNELS_LAST, "last")
-        self.node("Transpose", f"{before}.channels_{name}", perm=order)
+        order, name = (_TO_CHANNELS_FIRST, "channels_first") if channels_first else (_TO_CHANNELS_LAST, "channels_last")
+        self.node("Transpose", name, perm=order)
         self.channels_first = channels_first
 
     def node(self, operator: str, name: str, further: Sequence[str] = (), **attributes: Any) -> None:
@@ -208,8 +208,7 @@ class _Graph:
 
     def finish(self, name: str) -> Any:
         """The whole graph. Its output lies as cnnkit's does."""
-        if self.channels_first and len(self.plan.output_shape) == 3:
-            self.lay(channels_first=False, before="output")
+        self.lay(channels_first=False)
         output = "probabilities" if self.plan.is_classifier else "output"
         if self.nodes:
             self.nodes[-1].output[0] = output
