@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from cnnkit.arrays import Array, Images, Shape, dtype_of
 from cnnkit.backend import Backend
 from cnnkit.datasets import Dataset
-from cnnkit.errors import DataError, MissingDependency, OptionError
+from cnnkit.errors import DataError, MissingDependency, ModelError, OptionError
 from cnnkit.evaluation import predict
 from cnnkit.history import EarlyStopping, EpochRecord, Event
 from cnnkit.metrics import predicted_classes
@@ -246,6 +246,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         shown = [str(label) for label in classes.tolist()]
         names = shown if all(shown) and len(set(shown)) == len(shown) else None
         model = preset.for_data(images.shape[1:], len(classes), names).model
+        if images.ndim == 2:
+            _require_no_images(model)
         if images.dtype == np.uint8:
             return model
         layers = [layer for layer in model.layers if not isinstance(layer, Rescale)]
@@ -286,6 +288,16 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         if isinstance(y, str) and y == "no_validation":
             return check_array(X, dtype=dtypes, allow_nd=True, estimator=self, input_name="X")
         return check_X_y(X, y, dtype=dtypes, allow_nd=True, estimator=self)
+
+
+def _require_no_images(model: Model) -> None:
+    try:
+        model.plan()
+    except ModelError as error:
+        raise DataError(
+            f"X has rows of {model.input_shape[0]} features, but the preset '{model.name}' takes images. Give their "
+            "image_shape=(height, width, channels), or model='mlp-1h'."
+        ) from error
 
 
 def _shaped(X: NDArray[Any], shape: Shape) -> Images:
