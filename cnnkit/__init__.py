@@ -13,6 +13,7 @@ _CONTENTS = {
     "backend": ("Backend", "EpochTotals", "MemoryEstimate", "Program", "Selection", "TrainingProgram"),
     "checkpoints": ("Checkpoint", "load", "save"),
     "datasets": ("Dataset", "load_dataset", "load_folder"),
+    "display": ("TrainingDisplay",),
     "errors": (
         "BackendError",
         "BackendNotFound",

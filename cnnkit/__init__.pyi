@@ -2,6 +2,7 @@
 from cnnkit.backend import Backend, EpochTotals, MemoryEstimate, Program, Selection, TrainingProgram
 from cnnkit.checkpoints import Checkpoint, load, save
 from cnnkit.datasets import Dataset, load_dataset, load_folder
+from cnnkit.display import TrainingDisplay
 from cnnkit.errors import (
     BackendError,
     BackendNotFound,
@@ -104,6 +105,7 @@ __all__ = [
     "Softmax",
     "StepDecay",
     "Tanh",
+    "TrainingDisplay",
     "TrainingError",
     "TrainingNotSupported",
     "TrainingProgram",

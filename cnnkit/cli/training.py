@@ -7,7 +7,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,17 +15,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import cnnkit
 from cnnkit.cli import common
 from cnnkit.datasets import Dataset, dataset_names, load_dataset
+from cnnkit.display import TrainingDisplay
 from cnnkit.errors import BackendError, CnnkitError, DataError, OptionError, TrainingError
 from cnnkit.evaluation import check_fits, evaluate
 from cnnkit.files import write_whole
-from cnnkit.history import EarlyStopping, EpochRecord, Event, Run
-from cnnkit.history import Progress as PieceDone
+from cnnkit.history import EarlyStopping, Run
 from cnnkit.model import Model
 from cnnkit.optimizers import SGD, Adam, AdamW, Optimizer, optimizer_to_dict
 from cnnkit.plugins import get_backend, status
@@ -169,7 +168,7 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     begun = _new_run(folder, request)
     if resume or not backend.leads:
         begun = _gone_on_with(folder, request if backend.leads else None)
-    with begun, _telling_how_to_go_on(folder), _display(len(data), quiet=quiet) as told:
+    with begun, _telling_how_to_go_on(folder), TrainingDisplay(quiet=quiet) as display:
         run = fit(
             preset.model,
             data,
@@ -179,7 +178,7 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
             batch_size,
             epochs,
             request.seed,
-            callbacks=[told],
+            callbacks=[display],
             early_stopping=early_stopping,
             train_metrics=early_stopping is not None or epochs > 1,
             out=folder,
@@ -340,45 +339,6 @@ def _read_request(folder: Path) -> Request:
 
 
 # -------------------------------------------------------------------------------------------------------- what is told
-
-
-@contextmanager
-def _display(count: int, *, quiet: bool) -> Iterator[Callable[[Event], None]]:
-    """A bar on a terminal; a line an epoch elsewhere; nothing when quiet."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}  {task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=common.notes, disable=quiet or not common.notes.is_terminal, transient=True)
-    with bar:
-        task = bar.add_task("epoch 1", total=count, loss="", rate="")
-
-        def told(event: Event) -> None:
-            if isinstance(event, PieceDone):
-                bar.update(
-                    task,
-                    description=f"epoch {event.epoch}/{event.epochs}",
-                    completed=event.done,
-                    total=event.count,
-                    loss=f"{event.running_loss:.4f}",
-                    rate=f"{event.done / max(event.seconds, 1e-9):,.0f} images/s",
-                )
-            elif not quiet:
-                bar.console.print(_epoch_line(event), soft_wrap=True)
-
-        yield told
-
-
-def _epoch_line(record: EpochRecord) -> str:
-    parts = [f"epoch {record.epoch}: running loss {record.running_loss:.4f}"]
-    for name, figures in (("train", record.train), ("validation", record.validation)):
-        if figures is not None:
-            parts.append(f"{name} loss {figures['loss']:.4f}, accuracy {figures['accuracy']:.4f}")
-    parts.append(f"{record.seconds_train:.1f} s")
-    return "; ".join(parts)
 
 
 def _judged(
