@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,9 @@ from cnnkit.files import write_whole
 from cnnkit.metrics import predicted_classes
 from cnnkit.model import Model
 
-_ARRAYS: Final = ("images", "labels", "predicted", "probabilities", "indices", "total", "judged")
+_ROWS: Final = ("images", "labels", "predicted", "probabilities", "indices")
+"""The fields with one entry an image."""
+_ARRAYS: Final = (*_ROWS, "total", "judged")
 _IMAGE_DTYPES: Final = ("uint8", "float32", "float64")
 
 
@@ -56,6 +58,12 @@ class Mistakes:
     def name(self, number: int) -> str:
         """What the class `number` is called: its name, or else the number."""
         return self.class_names[number] if self.class_names else str(number)
+
+    def limit(self, count: int) -> Mistakes:
+        """The first `count` of them, or all where there are fewer; `total` stays the number of all mistakes."""
+        count = whole_number("count", count)
+        rows = {name: getattr(self, name)[:count] for name in _ROWS}
+        return replace(self, **rows)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write an .npz file of plain arrays, whole or not at all, and return its path.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import cnnkit
-from cnnkit.cli import bench, conforming, exchanging, explaining, inspecting, judging, scaffolding, training
+from cnnkit.cli import bench, conforming, exchanging, explaining, inspecting, judging, plotting, scaffolding, training
 from cnnkit.errors import BackendNotFound, CnnkitError, DatasetNotFound, ModelError, OptionError
 
 WRONG_USE = (OptionError, ModelError, DatasetNotFound, BackendNotFound)
@@ -57,6 +57,7 @@ app.command()(scaffolding.new_backend)
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 data_app.command("show")(inspecting.data_show)
 app.add_typer(data_app, name="data")
+app.add_typer(plotting.plot_app, name="plot")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cnnkit.metrics import Metrics
 from cnnkit.plot.picture import COUNTS, GRID, INK, SOFT, Picture, picture
-from cnnkit.plot.words import AS_WRITTEN, counted, listed, percent, short
+from cnnkit.plot.words import AS_WRITTEN, counted, listed, percent, short, with_margin
 
 MOST_NUMBERS: Final = 20
 """Classes up to which a cell has room for its count."""
@@ -30,7 +30,7 @@ def confusion_matrix(metrics: Metrics) -> Picture:
     with np.errstate(invalid="ignore"):
         shares = counts / true[:, np.newaxis]  # NaN in the rows of absent classes
     size = min(max(classes * 0.36, 2.2), 8.5)
-    made = Picture(size + 2.6, size + 1.5)
+    made = with_margin(Picture(size + 2.7, size + 1.6))
     axes = made.subplots()
     axes.set_facecolor("#f1f2f4")
     shown = axes.imshow(np.ma.masked_invalid(shares), cmap=COUNTS, vmin=0, vmax=1)
@@ -41,7 +41,9 @@ def confusion_matrix(metrics: Metrics) -> Picture:
     _name_classes(axes, [record.name for record in metrics.per_class])
     axes.set_ylabel("true class")
     axes.set_xlabel("class that was said")
-    axes.set_title(f"{percent(metrics.accuracy)} of {counted(metrics.count, 'image')} right")
+    axes.set_title(
+        f"accuracy {metrics.accuracy:.4f} on {counted(metrics.count, 'image')}" if metrics.count else "no images"
+    )
     bar = made.colorbar(shown, ax=axes, shrink=0.75, aspect=18, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.ax.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"])
     bar.set_label("share of the row's images")
@@ -87,14 +89,14 @@ def _words(metrics: Metrics) -> str:
     most = [place for place in np.argsort(-wrong, axis=None, kind="stable")[:3] if wrong.flat[place]]
     if most:
         pairs = [divmod(int(place), len(counts)) for place in most]
-        found = [f"{names[row]} taken for {names[column]} {counts[row, column]:,} times" for row, column in pairs]
-        said.append(f"Most often wrong: {', '.join(found).replace(' 1 times', ' once')}.")
+        found = [
+            f"{names[row]} taken for {names[column]} ({counted(counts[row, column], 'image')})" for row, column in pairs
+        ]
+        said.append(f"Most often wrong: {', '.join(found)}.")
+        worst = min((record for record in metrics.per_class if record.support), key=lambda record: record.recall)
+        said.append(f"The class that is found least is {worst.name}, with {percent(worst.recall)} of its images.")
     elif metrics.count:
         said.append("No image is taken for another class.")
-    present = [record for record in metrics.per_class if record.support]
-    if present:
-        worst = min(present, key=lambda record: record.recall)
-        said.append(f"Of {worst.name}, {percent(worst.recall)} are found, the least of all classes.")
     if metrics.absent:
         said.append(f"No images of {listed(metrics.absent)}.")
     return " ".join(said)

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from cnnkit.errors import OptionError
 from cnnkit.history import EpochRecord
 from cnnkit.plot.picture import INK, LINES, MARKERS, SERIES, SOFT, Picture, picture
-from cnnkit.plot.words import counted
+from cnnkit.plot.words import counted, with_margin
 
 NAMES: Final = ("while learning", "train", "validation")
 """The lines: the mean over the epoch while weights changed, and both sets as the epoch's end leaves the weights."""
@@ -30,7 +30,7 @@ def learning_curves(history: Sequence[EpochRecord]) -> Picture:
         raise OptionError("the history has no epochs, so there is nothing to draw. Give that of a run of at least one.")
     losses = {NAMES[0]: [record.running_loss for record in history], **_figures(history, "loss")}
     accuracies = _figures(history, "accuracy")
-    made = Picture(8 if accuracies else 4.5, 3.4)
+    made = with_margin(Picture(8 if accuracies else 4.5, 3.7))
     panels = list(made.subplots(1, 2 if accuracies else 1, squeeze=False)[0])
     epochs = [record.epoch for record in history]
     _lines(panels[0], epochs, losses, "loss")
@@ -45,7 +45,7 @@ def learning_curves(history: Sequence[EpochRecord]) -> Picture:
             panel.axvline(best, color=SOFT, linewidth=1, linestyle=(0, (1, 2)), zorder=0, label=f"epoch {best}: {why}")
     entries = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels]
     legend = {label: handle for panel in entries for handle, label in panel}  # each once, though both panels have it
-    made.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=5 if accuracies else 2)
+    made.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3 if accuracies else 2)
     made.alt = _words(history, losses, accuracies, best, why)
     return made
 
@@ -75,10 +75,27 @@ def _lines(panel: Axes, epochs: Sequence[int], lines: dict[str, list[float]], wh
         )
     panel.set_xlabel("epoch")
     panel.set_ylabel(what)
-    panel.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    around = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
+    panel.set_xlim(epochs[0] - 0.5, epochs[-1] + around)
     panel.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    finite = [figure for figures in lines.values() for figure in figures if math.isfinite(figure)]
+    if finite:
+        panel.set_ylim(_limits(finite, from_zero=what == "loss"))
+    else:
+        panel.set_yticks([])
+        panel.text(0.5, 0.5, "no finite numbers", transform=panel.transAxes, ha="center", va="center", color=SOFT)
     panel.grid(axis="y")
     panel.set_axisbelow(True)
+
+
+def _limits(figures: Sequence[float], *, from_zero: bool) -> tuple[float, float]:
+    """From 0, or over 0.1 at least, so that the noise of a panel does not fill it."""
+    low, high = min(figures), max(figures)
+    if from_zero:
+        return 0.0, 1.06 * high or 1.0
+    low = min(low, high - 0.1)
+    around = 0.06 * (high - low)
+    return low - around, high + around
 
 
 def _shade_gap(panel: Axes, epochs: Sequence[int], accuracies: dict[str, list[float]]) -> None:

@@ -44,7 +44,7 @@ def images(data: Dataset, *, count: int | None = None, columns: int | None = Non
     if count is None and data.classes <= MOST_ROWS:
         rows = [np.flatnonzero(data.labels == label)[:wide] for label in range(data.classes)]
         names = [_name(data, label) for label in range(data.classes)]
-        grid = Grid(max(map(len, rows)), len(rows), names=names)
+        grid = Grid(max(map(len, rows)), len(rows), data.image_shape, names=names)
         for row in (row for row, places in enumerate(rows) if not len(places)):
             grid.remark(row, "no images")
         cells = [(row, column) for row, places in enumerate(rows) for column in range(len(places))]
@@ -52,7 +52,7 @@ def images(data: Dataset, *, count: int | None = None, columns: int | None = Non
     else:
         chosen = _in_turns(data.labels, None if count is None else whole_number("count", count))
         wide = min(wide, len(chosen))
-        grid = Grid(wide, -(-len(chosen) // wide), lines=1)
+        grid = Grid(wide, -(-len(chosen) // wide), data.image_shape, lines=1)
         cells = [divmod(number, wide) for number in range(len(chosen))]
         for (row, column), label in zip(cells, data.labels[chosen].tolist(), strict=True):
             grid.caption(row, column, [short(_name(data, label), grid.letters)])
@@ -85,8 +85,9 @@ def mistakes(mistakes: Mistakes) -> Picture:
     if len(captions) < mistakes.total:
         head += f", the surest {len(captions)}"
     wide = min(len(captions), 4 if len(captions) <= 16 else 6)
-    brief = all(len(", ".join(caption)) <= 20 for caption in captions)
-    grid = Grid(wide, -(-len(captions) // wide), size=1.5, lines=1 if brief else 3, title=head)
+    brief = all(len(", ".join(caption)) <= len("true 4, said 9, > 99.9 %") for caption in captions)
+    rows, shape = -(-len(captions) // wide), mistakes.images.shape[1:3]
+    grid = Grid(wide, rows, shape, size=1.5, lines=1 if brief else 3, title=head)
     tiles, scale = tiles_of(mistakes.images)
     for number, (caption, tile) in enumerate(zip(captions, tiles, strict=True)):
         row, column = divmod(number, wide)
@@ -120,7 +121,7 @@ def _words(data: Dataset, chosen: NDArray[np.int64], scale: str) -> str:
     each = [f"{_name(data, label)} ({number})" for label, number in zip(labels.tolist(), counts.tolist(), strict=True)]
     missing = data.classes - len(np.unique(data.labels))
     return (
-        f"{counted(len(chosen), 'image')} of the {len(data):,} of a data set with "
+        f"{len(chosen):,} of {counted(len(data), 'image')} of a data set with "
         f"{counted(data.classes, 'class', 'classes')}: {listed(each, MOST_ROWS)}. "
         f"They are {times(data.image_shape)}, {scale}."
         + (f" There are no images of {counted(missing, 'class', 'classes')}." if missing else "")

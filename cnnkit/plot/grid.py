@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from cnnkit.arrays import Images
-from cnnkit.plot.picture import INK, SERIES, SOFT, Picture
+from cnnkit.arrays import Images, Shape
+from cnnkit.plot.picture import SERIES, SOFT, Picture
 from cnnkit.plot.words import AS_WRITTEN, short
 
 GAP: Final = 0.08
@@ -21,6 +21,9 @@ BROKEN: Final = SERIES[1]
 """The colour of pixels that are NaN or infinite."""
 FINEST: Final = 256
 """Pixels a side that are enough for a small picture of a large image."""
+LEAST: Final = 0.17
+"""Inches that a row has at least, however flat its images are."""
+FONT: Final = 7.5
 LETTER: Final = 0.63
 """How wide a letter is at most on average, in font sizes."""
 
@@ -28,80 +31,67 @@ LETTER: Final = 0.63
 class Grid:
     """`.made` is a `Picture` of images in rows, in one pair of axes: a hundred pairs would take matplotlib seconds.
 
-    An image is `size` inches wide or high. Above each is room for `lines` of words; `names`, where given, stand before
-    the rows; a `title` stands over all. `.letters` have room above an image.
+    The longer side of an image is `size` inches; `shape`, which begins (height, width), is that of the largest. Above
+    each is room for `lines` of `.letters` letters; `names`, where given, stand before the rows, and a `title` over all.
     """
 
     def __init__(
         self,
         columns: int,
         rows: int,
+        shape: Shape,
         *,
         size: float = 0.7,
         lines: int = 0,
-        font: float = 7.5,
         names: Sequence[str] = (),
         title: str = "",
     ) -> None:
-        self._font = font
-        self._line = font * 1.25 / 72 / size  # in lengths of an image, as all that follows
-        self._pitch = 1 + GAP + lines * self._line
+        # All lengths but those of the figure are in units of `size`.
+        self._half = tuple(side / max(shape[:2]) / 2 for side in shape[:2])
+        self._line = FONT * 1.25 / 72 / size
+        self._words = lines * self._line
+        self._down, self._across = (max(2 * half + GAP, LEAST / size) for half in self._half)
+        self._down += self._words
+        if lines:
+            self._across = max(self._across, 0.7)
+        self.letters = int(self._across * size * 72 / (FONT * LETTER))
         names = [short(name, 30) for name in names]
-        before = max((len(name) * font * LETTER / 72 for name in names), default=0.0)  # inches
-        self.letters = int(size * (1 + GAP) * 72 / (font * LETTER))
-        width, height = columns * size * (1 + GAP), rows * size * self._pitch
+        before = max((len(name) * FONT * LETTER / 72 for name in names), default=0.0)  # inches, as the next
+        width, height = columns * self._across * size, rows * self._down * size
         over = 0.25 if title else 0.0
-        wide = max(width + before, len(title) * 9.5 * LETTER / 72)
-        self.made = Picture(wide + 2 * MARGIN, height + over + 2 * MARGIN)
+        full = (max(width + before, len(title) * 9.5 * LETTER / 72) + 2 * MARGIN, height + over + 2 * MARGIN)
+        self.made = Picture(*full)
         self.made.set_layout_engine("none")
-        whole = self.made.get_size_inches()
-        self._axes = self.made.add_axes(
-            ((before + MARGIN) / whole[0], MARGIN / whole[1], width / whole[0], height / whole[1])
-        )
+        place = ((before + MARGIN) / full[0], MARGIN / full[1], width / full[0], height / full[1])
+        self._axes = self.made.add_axes(place)
         self._axes.set_axis_off()
-        self.made.text(MARGIN / whole[0], 1 - MARGIN / whole[1], title, ha="left", va="top", fontsize=9.5, **AS_WRITTEN)
-        self._axes.set_xlim(-(1 + GAP) / 2, columns * (1 + GAP) - (1 + GAP) / 2)
-        self._axes.set_ylim(rows * self._pitch - (1 + GAP) / 2, -(1 + GAP) / 2)
+        self._axes.set_xlim(0, columns * self._across)
+        self._axes.set_ylim(rows * self._down, 0)
+        self.made.text(MARGIN / full[0], 1 - MARGIN / full[1], title, ha="left", va="top", fontsize=9.5, **AS_WRITTEN)
         for row, name in enumerate(names):
-            self._axes.text(
-                -(1 + 2 * GAP) / 2, self._middle(row), name, ha="right", va="center", fontsize=font, **AS_WRITTEN
-            )
+            self._axes.text(-GAP / 2, self._middle(row), name, ha="right", va="center", fontsize=FONT, **AS_WRITTEN)
 
     def _middle(self, row: int) -> float:
-        return row * self._pitch + (self._pitch - 1 - GAP)  # the words stand above
+        return (row + 0.5) * self._down + self._words / 2  # the words stand above
 
     def show(self, row: int, column: int, tile: NDArray[np.float64]) -> None:
-        """Put an image `(height, width, 3)` at its place, its longer side as long as there is room."""
-        height, width = (side / max(tile.shape[:2]) / 2 for side in tile.shape[:2])
-        x, y = column * (1 + GAP), self._middle(row)
-        edges = (x - width, x + width, y + height, y - height)
-        self._axes.imshow(tile, extent=edges, aspect="auto", interpolation="auto")
-        across, down = (
-            (edges[0], edges[1], edges[1], edges[0], edges[0]),
-            (edges[3], edges[3], edges[2], edges[2], edges[3]),
-        )
-        self._axes.plot(across, down, color=SOFT, linewidth=0.4)  # or a white image would have no edge
+        """Put an image `(height, width, 3)` at its place."""
+        x, y, (high, wide) = (column + 0.5) * self._across, self._middle(row), self._half
+        left, right, bottom, top = x - wide, x + wide, y + high, y - high
+        self._axes.imshow(tile, extent=(left, right, bottom, top), aspect="auto", interpolation="auto")
+        # A white image on white has no edge of its own.
+        self._axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=SOFT, linewidth=0.4)
 
     def caption(self, row: int, column: int, lines: Sequence[str]) -> None:
         """Words above the image, one line under the other."""
-        y = self._middle(row) - 0.5 - GAP / 4
+        x, y = (column + 0.5) * self._across, self._middle(row) - self._half[0] - GAP / 4
         for place, line in enumerate(reversed(lines)):
-            self._axes.text(
-                column * (1 + GAP),
-                y - place * self._line,
-                line,
-                ha="center",
-                va="bottom",
-                fontsize=self._font,
-                color=INK,
-                **AS_WRITTEN,
-            )
+            self._axes.text(x, y - place * self._line, line, ha="center", va="bottom", fontsize=FONT, **AS_WRITTEN)
 
     def remark(self, row: int, text: str) -> None:
         """Words where images would be."""
-        self._axes.text(
-            -0.5, self._middle(row), text, ha="left", va="center", fontsize=self._font, color=SOFT, style="italic"
-        )
+        style: Any = {"fontsize": FONT, "color": SOFT, "style": "italic"}
+        self._axes.text(GAP / 2, self._middle(row), text, ha="left", va="center", **style)
 
 
 def tiles_of(images: Images) -> tuple[NDArray[np.float64], str]:

@@ -68,7 +68,11 @@ def draw_neurons(model: Model, title: str) -> Picture:
             axes.text(x, 0.65 + rows * PITCH + number * 0.15, line, ha="center", va="top", weight=weight, **soft)
     for number, y in columns[-1].places() if names else ():
         axes.text(at[-1] + 0.16, middle + y * PITCH, short(names[number], 24), va="center", fontsize=7.5, **AS_WRITTEN)
-    made.alt = f"Neurons and edges of {title}. " + "; then ".join(" ".join(column.lines) for column in columns) + "."
+    made.alt = (
+        f"Neurons and edges of {title}. From left to right: "
+        + "; then ".join(", ".join(column.lines) for column in columns)
+        + "."
+    )
     return made
 
 

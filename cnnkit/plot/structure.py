@@ -57,7 +57,7 @@ def architecture(model: Model) -> Picture:
         cells.append(_Cell(row.kind, row.output_shape, (*row.settings.split(), *weights)))
     made = _draw(cells, said)
     steps = [
-        f"{cell.kind}{' ' + ' '.join(cell.settings) if cell.settings else ''} to {times(cell.shape)}"
+        f"{cell.kind}{' (' + ', '.join(cell.settings) + ')' if cell.settings else ''} to {times(cell.shape)}"
         for cell in cells[1:]
     ]
     made.alt = (

@@ -1,10 +1,14 @@
-"""How pictures write names and figures: as they are, short enough, and never as formulas."""
+"""How pictures write names and figures: as they are, short enough, never as formulas, and not up to the edge."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from typing import Any, Final
+
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from cnnkit.plot.picture import Picture
 
 AS_WRITTEN: Final[dict[str, Any]] = {"parse_math": False}
 """For every text of a user's: a class may be called `$x$`, which matplotlib would set as a formula."""
@@ -41,3 +45,11 @@ def listed(names: Sequence[str], most: int = 6) -> str:
     if len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1} more"]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def with_margin(picture: Picture) -> Picture:
+    """`picture`, whose layout leaves a tenth of an inch free at its edges."""
+    engine = picture.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(w_pad=0.1, h_pad=0.1)
+    return picture
