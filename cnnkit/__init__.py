@@ -73,6 +73,7 @@ _SUBMODULES = (
     "files",
     "layerwise",
     "randomness",
+    "report",
     "rewriting",
     "running",
     "scaffold",

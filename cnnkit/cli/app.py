@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 import cnnkit
-from cnnkit.cli import bench, conforming, exchanging, explaining, inspecting, judging, plotting, scaffolding, training
+from cnnkit.cli import (
+    bench,
+    conforming,
+    exchanging,
+    explaining,
+    inspecting,
+    judging,
+    plotting,
+    reporting,
+    scaffolding,
+    training,
+)
 from cnnkit.errors import BackendNotFound, CnnkitError, DatasetNotFound, ModelError, OptionError
 
 WRONG_USE = (OptionError, ModelError, DatasetNotFound, BackendNotFound)
@@ -40,6 +51,7 @@ def program(
 
 
 app.command()(training.train)
+app.command()(reporting.report)
 app.command()(judging.evaluate)
 app.command()(judging.predict)
 app.command()(exchanging.export)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,17 +20,23 @@ import typer
 from rich.table import Table
 
 import cnnkit
+from cnnkit.backend import Backend
 from cnnkit.cli import common
+from cnnkit.cli.reporting import tell_without_pictures
 from cnnkit.datasets import Dataset, dataset_names, load_dataset
 from cnnkit.display import TrainingDisplay
 from cnnkit.errors import BackendError, CnnkitError, DataError, OptionError, TrainingError
 from cnnkit.evaluation import check_fits, evaluate
 from cnnkit.files import write_whole
 from cnnkit.history import EarlyStopping, Run
+from cnnkit.mistakes import worst_mistakes
 from cnnkit.model import Model
 from cnnkit.optimizers import SGD, Adam, AdamW, Optimizer, optimizer_to_dict
 from cnnkit.plugins import get_backend, status
 from cnnkit.presets import Preset, preset_names
+from cnnkit.report import NAME as REPORT
+from cnnkit.report import has_pictures, write_report
+from cnnkit.report.folder import MISTAKES
 from cnnkit.running import RUN_FILES
 from cnnkit.training import fit
 
@@ -164,7 +172,7 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     estimate = backend.estimate_memory(preset.model.plan(), optimizer, batch_size)
     if estimate is not None and not quiet:
         common.console.print(f"memory: at most {estimate} beside the images", soft_wrap=True)
-    begin = time.perf_counter()
+    begin, started = time.perf_counter(), datetime.now(UTC)
     begun = _new_run(folder, request)
     if resume or not backend.leads:
         begun = _gone_on_with(folder, request if backend.leads else None)
@@ -186,8 +194,13 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
         )
     wall = time.perf_counter() - begin
     result = _judged(request, run, data, test, backend, batch_size, wall)
+    result["machine"] = _machine(request, backend, started, resumed=resume)
     if backend.leads:
         _write_json(folder / "metrics.json", common.plain(result))
+        worst_mistakes(run.model, run.state.parameters, test, backend, count=16).save(folder / MISTAKES)
+        write_report(folder)
+        if not has_pictures():
+            tell_without_pictures(f"cnnkit report {shlex.quote(str(folder))}")
     if not quiet:
         _print_result(result, run, folder if backend.leads else None)
     return result
@@ -377,12 +390,26 @@ def _judged(
         "history": [record.to_dict() for record in run.history],
         "message": run.message,
         "out": str(run.out) if backend.leads else None,
+        "report": str(run.out / REPORT) if backend.leads and run.out else None,
         "versions": {
             "cnnkit": cnnkit.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
             **status(run.backend).versions,
         },
+    }
+
+
+def _machine(request: Request, backend: Backend, started: datetime, *, resumed: bool) -> dict[str, Any]:
+    """Where the times were measured, and when: `threads` is None where the backend decides about them itself."""
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "threads": request.options.get("threads", getattr(backend, "threads", None)),
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "resumed": resumed,
     }
 
 
@@ -403,6 +430,7 @@ def _print_result(result: dict[str, Any], run: Run, folder: Path | None) -> None
         soft_wrap=True,
     )
     if folder is not None:
+        common.console.print(f"The report is {result['report']}.", soft_wrap=True)
         common.console.print(
             f"The run is in {folder}. Classify images with it: cnnkit predict {folder} IMAGE...", soft_wrap=True
         )

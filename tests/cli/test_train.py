@@ -18,7 +18,10 @@ from cnnkit.evaluation import evaluate
 from cnnkit.optimizers import SGD, Adam, AdamW
 from cnnkit.state import same_state
 
-RUN_FILES = ["checkpoint.safetensors", "history.jsonl", "metrics.json", "model.safetensors", "run.json"]
+RUN_FILES = [
+    *("checkpoint.safetensors", "history.jsonl", "metrics.json", "mistakes.npz", "model.safetensors"),
+    *("report.html", "run.json"),
+]
 
 
 def files_in(folder):
@@ -32,7 +35,8 @@ def state_of(folder):
 def without_times(result):
     """A result without what differs from run to run."""
     history = [{key: value for key, value in record.items() if "seconds" not in key} for record in result["history"]]
-    rest = {key: value for key, value in result.items() if key not in ("seconds", "memory", "out", "options")}
+    other = ("seconds", "memory", "out", "report", "machine", "options")
+    rest = {key: value for key, value in result.items() if key not in other}
     return {**rest, "history": history}
 
 
