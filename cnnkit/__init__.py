@@ -59,6 +59,7 @@ _CONTENTS = {
     "presets": ("Preset", "load_preset", "preset_names"),
     "randomness": ("dropout_mask",),
     "state": ("TrainingState", "fresh_state", "initial_state"),
+    "tracing": ("Trace", "trace"),
     "training": ("fit", "iter_fit"),
 }
 _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
@@ -72,6 +73,8 @@ _SUBMODULES = (
     "features",
     "files",
     "layerwise",
+    "patches",
+    "plot",
     "randomness",
     "report",
     "rewriting",
@@ -79,6 +82,7 @@ _SUBMODULES = (
     "scaffold",
     "summary",
     "tables",
+    "worked",
     *_CONTENTS,
 )
 

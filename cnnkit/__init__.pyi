@@ -48,6 +48,7 @@ from cnnkit.plugins import BackendStatus, backends, get_backend
 from cnnkit.presets import Preset, load_preset, preset_names
 from cnnkit.randomness import dropout_mask
 from cnnkit.state import TrainingState, fresh_state, initial_state
+from cnnkit.tracing import Trace, trace
 from cnnkit.training import fit, iter_fit
 
 __version__: str
@@ -105,6 +106,7 @@ __all__ = [
     "Softmax",
     "StepDecay",
     "Tanh",
+    "Trace",
     "TrainingDisplay",
     "TrainingError",
     "TrainingNotSupported",
@@ -128,4 +130,5 @@ __all__ = [
     "predict",
     "preset_names",
     "save",
+    "trace",
 ]
