@@ -36,6 +36,11 @@ def tables_of(text):
 
 
 @pytest.fixture
-def printed_tables(capsys):
-    """A function that gives the tables printed since it was last asked."""
-    return lambda: tables_of(capsys.readouterr().out)
+def printed(capsys):
+    """A function that gives what was printed since it was last asked, and the tables in it."""
+
+    def since_then():
+        text = capsys.readouterr().out
+        return text, tables_of(text)
+
+    return since_then

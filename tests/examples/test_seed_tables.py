@@ -27,11 +27,11 @@ def show(tables, folder, seeds="0,1"):
     tables.main([*wanted, "--out", str(folder)])
 
 
-def test_finished_runs_are_read_and_stand_beside_the_write_up_with_mean_and_spread(tables, tmp_path, printed_tables):
+def test_finished_runs_are_read_and_stand_beside_the_write_up_with_mean_and_spread(tables, tmp_path, printed):
     finished(tmp_path, 0, [[3, 2], [3, 2]], 0.75)
     finished(tmp_path, 1, [[4, 1], [2, 3]], 0.95)
     show(tables, tmp_path)
-    [[head, write_up, first, second, mean]] = printed_tables()
+    _, [[head, write_up, first, second, mean]] = printed()
     assert head[3:8] == ["training accuracy", "test accuracy", "precision", "recall", "F1"]
     assert write_up[1:8] == ["the write-up", "", "0.30", "0.30", "0.30", "0.30", "0.30"]
     # by hand: precision (3/6 + 2/4) / 2, recall (3/5 + 2/5) / 2, F1 (6/11 + 4/9) / 2
