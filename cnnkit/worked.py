@@ -79,6 +79,25 @@ class WorkedConvolution:
         order = np.argsort(-np.abs(self.sums), kind="stable")
         return sorted(order[:CHANNELS_SHOWN].tolist())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON but for NaN; without the whole input and the whole map."""
+        return {
+            "layer": self.layer,
+            "filter": self.filter,
+            "at": list(self.at),
+            "top_left": list(self.top_left),
+            "patch": self.patch.tolist(),
+            "inside": self.inside.tolist(),
+            "kernel": self.kernel.tolist(),
+            "products": self.products.tolist(),
+            "sums": self.sums.tolist(),
+            "bias": self.bias,
+            "value": self.value,
+            "backend_value": self.backend_value,
+            "activation": self.activation,
+            "activated": self.activated,
+        }
+
     def __str__(self) -> str:
         channels = self.patch.shape[2]
         lines = [

@@ -16,6 +16,7 @@ from cnnkit.cli import (
     explaining,
     inspecting,
     judging,
+    looking,
     plotting,
     reporting,
     scaffolding,
@@ -65,6 +66,7 @@ app.command()(conforming.conformance)
 app.command()(explaining.why)
 app.command()(explaining.compare)
 app.command()(explaining.repro)
+app.command()(looking.trace)
 app.command()(scaffolding.new_backend)
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
 data_app.command("show")(inspecting.data_show)

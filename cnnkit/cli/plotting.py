@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,8 +134,13 @@ def data_(
 # ------------------------------------------------------------------------------------------------------- what they share
 
 
-def write_picture(draw: Callable[[], Picture], out: Path | None, default: Path, as_json: bool) -> None:
-    """Write what `draw` returns to `out`, or else `default`, and print the path and the words of the picture."""
+def write_picture(
+    draw: Callable[[], Picture], out: Path | None, default: Path, as_json: bool, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write what `draw` returns to `out`, or else `default`, and print the path and the words of the picture.
+
+    `more` is what the JSON object has beside them.
+    """
     path = out or default
     if path.suffix.lower() not in (".png", ".svg"):  # before anything is computed
         raise OptionError(f"--out is {path}, which ends in {path.suffix or 'nothing'!r}; expected .png or .svg.")
@@ -143,7 +148,7 @@ def write_picture(draw: Callable[[], Picture], out: Path | None, default: Path, 
     picture = draw()
     picture.save(path)
     if as_json:
-        common.print_json({"path": str(path), "alt": picture.alt})
+        common.print_json({"path": str(path), "alt": picture.alt, **(more or {})})
         return
     common.console.print(f"Wrote {path}", soft_wrap=True)
     common.console.print(picture.alt, soft_wrap=True)

@@ -23,7 +23,6 @@ NUMBERED: Final = 7
 """Numbers stand in the cells of kernels of at most so many rows and columns."""
 
 
-@picture
 def convolution(
     model: Model,
     parameters: Parameters,
@@ -41,7 +40,12 @@ def convolution(
     What lies over padding is hatched and counts as 0. Arguments and errors are those of
     `cnnkit.worked.explain_convolution`, whose record prints the same as text.
     """
-    worked = explain_convolution(model, parameters, image, backend, layer=layer, filter=filter, at=at)
+    return draw_convolution(explain_convolution(model, parameters, image, backend, layer=layer, filter=filter, at=at))
+
+
+@picture
+def draw_convolution(worked: WorkedConvolution) -> Picture:
+    """As `convolution`, of what `cnnkit.worked.explain_convolution` has worked out."""
     shown = worked.shown
     made = Picture(WIDTH, 3.3 + 2.0 * len(shown) + 0.75)
     grid = GridSpec(2 + len(shown), 1, figure=made, height_ratios=[2.9, *[2.0] * len(shown), 0.75])
