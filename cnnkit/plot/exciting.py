@@ -14,9 +14,9 @@ from cnnkit.evaluation import BackendChoice, require_model
 from cnnkit.model import Model
 from cnnkit.patches import ExcitingPatch, find_patches, layer_operation
 from cnnkit.plan import Conv2DOp
-from cnnkit.plot.mosaic import GAP, as_seen, bare, hatched, place, signed_limits
+from cnnkit.plot.mosaic import GAP, TITLE, as_seen, bare, hatched, place, signed_limits
 from cnnkit.plot.picture import SOFT, Picture, picture
-from cnnkit.plot.words import AS_WRITTEN, counted, listed, short
+from cnnkit.plot.words import counted, listed, short
 
 FILTERS: Final = 8
 """How many filters are shown where none are named."""
@@ -64,7 +64,8 @@ def exciting_patches(
     width = before + max(columns, 1) * (1 + GAP)
     pitch = LABEL + max(tall, 1.0 if with_kernel else 0.0) + GAP
     unit = min(0.85, 8.6 / width)
-    made = Picture(unit * width + 0.2, unit * pitch * len(found) + 0.55)
+    title = f"layers[{op.layer}] Conv2D: patches of {times(size)} that excite a filter most"
+    made = Picture(max(unit * width + 0.2, TITLE * len(title)), unit * pitch * len(found) + 0.55)
     axes = made.subplots()
     scale = _range_of(data)
     for row, (one, patches) in enumerate(found.items()):
@@ -77,9 +78,7 @@ def exciting_patches(
             _draw_patch(axes, patch, left, top, tall, scale)
             axes.text(left + 0.5, top - 0.04, f"{patch.value:.3g}", ha="center", va="bottom", size=6.5, color=SOFT)
     bare(axes, (0, width), (0, pitch * len(found)))
-    made.suptitle(
-        f"layers[{op.layer}] Conv2D: patches of {times(size)} that excite a filter most", size=10, **AS_WRITTEN
-    )
+    made.suptitle(title, size=10)
     made.alt = _words(model, data, op, found, with_kernel=with_kernel)
     return made
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from cnnkit.arrays import Array, Parameters, times, whole_number
@@ -182,6 +183,9 @@ def _label(name: str, values: Array, shown: int | None, limits: tuple[float, flo
         lines.append(f"black {limits[0]:.3g}, white {limits[1]:.3g}")
         if shown < values.shape[2]:
             lines.append(f"the first {shown} of {values.shape[2]} maps")
+    broken = int((~np.isfinite(values)).sum())
+    if broken:
+        lines.append(f"{broken:,} of {values.size:,} NaN or infinite")
     return "\n".join(lines)
 
 
@@ -206,21 +210,18 @@ def _bars(axes: Axes, values: NDArray[Any], names: list[str] | None) -> None:
     axes.set_xlim(-0.7, len(values) - 0.3)
     axes.tick_params(labelsize=7)
     if names is not None and len(names) <= NAMED_BARS:
-        long = max(map(len, names)) > 80 // len(names)
+        names = [short(name, 16) for name in names]
+        long = max(map(len, names)) > 100 // len(names)
         axes.set_xticks(
             places,
-            [short(name, 12) for name in names],
+            names,
             rotation=30 if long else 0,
             ha="right" if long else "center",
             **AS_WRITTEN,
         )
-    axes.yaxis.set_major_locator(_few_ticks())
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=3)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
 
 
 def _figures(values: NDArray[Any]) -> str:

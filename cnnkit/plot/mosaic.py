@@ -20,8 +20,10 @@ Limits = tuple[float, float]
 
 GAP: Final = 0.14
 """Between neighbours, in widths of a tile."""
-CELLS_WITH_NUMBERS: Final = 14
-"""Numbers stand in the cells of what is at most so wide; in more cells nobody could read them."""
+SMALLEST: Final = 4.5
+"""Points of the smallest numbers."""
+TITLE: Final = 0.088
+"""Inches of a letter of a title, about."""
 HATCH: Final = "////"
 """What lies over padding."""
 
@@ -154,18 +156,24 @@ def bare(axes: Axes, across: Limits, down: Limits) -> None:
 # --------------------------------------------------------------------------------------------------------------- cells
 
 
+def number_size(values: NDArray[Any], cell: float) -> float | None:
+    """The size in points in which the values fit into cells `cell` inches wide; None where nobody could read it."""
+    longest = max(len(text) for text in as_text(np.asarray(values, np.float64)).ravel())
+    size = min(8.0, 72 * cell / (0.66 * longest))  # a digit is about 0.64 of its size wide
+    return size if size >= SMALLEST else None
+
+
 def draw_cells(
     axes: Axes,
     values: NDArray[Any],
     limits: Limits,
     *,
     inside: NDArray[np.bool_] | None = None,
-    numbers: bool | None = None,
-    size: float = 7.0,
+    size: float | None = None,
 ) -> AxesImage:
     """A map `(height, width)` of which each cell is a unit square at (column, row); outside `inside` it is hatched.
 
-    With `numbers` its value stands in each cell; None means where they can be read.
+    With `size`, in points, the value stands in each cell.
     """
     height, width = values.shape
     inside = np.ones(values.shape, bool) if inside is None else inside
@@ -176,31 +184,27 @@ def draw_cells(
     for row, column in zip(*np.nonzero(~inside), strict=True):
         axes.add_patch(hatched(column - 0.5, row - 0.5, 1, 1))
     axes.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=SOFT, linewidth=0.6, clip_on=False))
-    if max(height, width) <= CELLS_WITH_NUMBERS if numbers is None else numbers:
-        write_numbers(axes, values, limits, inside, size)
+    if size is not None:
+        _write_numbers(axes, values, limits, inside, size)
     bare(axes, (-0.55, width - 0.45), (-0.55, height - 0.45))
     return drawn
 
 
-def write_numbers(
-    axes: Axes, values: NDArray[Any], limits: Limits, inside: NDArray[np.bool_] | None = None, size: float = 7.0
-) -> None:
+def _write_numbers(axes: Axes, values: NDArray[Any], limits: Limits, inside: NDArray[np.bool_], size: float) -> None:
     """The values in their cells, dark on light and light on dark; 0 on a white plate over padding."""
     texts = as_text(np.asarray(values, np.float64))
     middle = (limits[0] + limits[1]) / 2
     for (row, column), text in np.ndenumerate(texts):
-        over_padding = inside is not None and not inside[row, column]
-        dark = not over_padding and bool(values[row, column] < middle)
-        plate = {"facecolor": "white", "edgecolor": "none", "pad": 1.0} if over_padding else None
+        padding = not inside[row, column]
         axes.text(
             column,
             row,
-            "0" if over_padding else text,
+            "0" if padding else text,
             ha="center",
             va="center",
             size=size,
-            color="white" if dark else INK,
-            bbox=plate,
+            color="white" if not padding and values[row, column] < middle else INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0} if padding else None,
         )
 
 

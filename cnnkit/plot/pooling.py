@@ -11,14 +11,14 @@ from matplotlib.patches import Rectangle
 from cnnkit.arrays import Parameters, times
 from cnnkit.evaluation import BackendChoice
 from cnnkit.model import Model
-from cnnkit.plot.mosaic import bare, draw_cells, map_limits, outline
+from cnnkit.plot.mosaic import bare, draw_cells, map_limits, number_size, outline
 from cnnkit.plot.picture import INK, Picture, picture
 from cnnkit.plot.words import counted
 from cnnkit.worked import WorkedPooling, explain_max_pooling
 
 WIDTH: Final = 8.6
-FRAMES: Final = 12
-"""Up to so many rows and columns, a chosen cell has a frame and its number; of more cells, a dot."""
+CELLS: Final = 3.5
+"""Inches of the longer side of a map."""
 
 
 @picture
@@ -47,24 +47,17 @@ def max_pooling(
     before, after = made.subplots(1, 2)
     padded = np.pad(worked.source, worked.padding, constant_values=0.0)
     inside = np.pad(np.ones(worked.source.shape, bool), worked.padding, constant_values=False)
-    small = max(padded.shape) <= FRAMES
-    drawn = draw_cells(before, padded, limits, inside=inside, numbers=small, size=_size(padded.shape))
+    size = number_size(padded, CELLS / max(padded.shape))
+    drawn = draw_cells(before, padded, limits, inside=inside, size=size)
     _draw_windows(before, worked)
-    _mark(before, worked, framed=small)
+    _mark(before, worked, framed=size is not None)
     before.set_title(f"before: {times(worked.source.shape)}")
-    draw_cells(
-        after, worked.result, limits, numbers=max(worked.result.shape) <= FRAMES, size=_size(worked.result.shape)
-    )
+    draw_cells(after, worked.result, limits, size=number_size(worked.result, CELLS / max(worked.result.shape)))
     after.set_title(f"after: {times(worked.result.shape)}")
     made.colorbar(drawn, ax=[before, after], shrink=0.7, aspect=25)
     made.suptitle(f"layers[{worked.layer}] MaxPool2D {times(worked.pool_size)}, channel {worked.channel}", size=10)
     made.alt = _words(worked)
     return made
-
-
-def _size(shape: tuple[int, ...]) -> float:
-    """Of the numbers in cells, in points."""
-    return 8.0 if max(shape) <= 8 else 6.0
 
 
 def _draw_windows(axes: Axes, worked: WorkedPooling) -> None:

@@ -13,9 +13,9 @@ from cnnkit.evaluation import require_model
 from cnnkit.model import Model
 from cnnkit.patches import layer_operation
 from cnnkit.plan import Conv2DOp
-from cnnkit.plot.mosaic import GAP, Grid, balanced, draw_tiles, signed_limits
+from cnnkit.plot.mosaic import GAP, TITLE, Grid, balanced, draw_tiles, signed_limits
 from cnnkit.plot.picture import Picture, picture
-from cnnkit.plot.words import AS_WRITTEN, counted
+from cnnkit.plot.words import counted
 
 FILTERS: Final = 32
 CHANNELS: Final = 8
@@ -52,10 +52,13 @@ def kernels(
     limits = signed_limits(*shown)
     names = ["kernels"] if before is None else ["before training", "after training"]
 
+    part = _part(filters, some_filters, channels, some_channels)
     columns = balanced(some_filters, 8 if before is not None or some_channels == 1 else 12)
     grid = Grid(some_filters, columns, op.kernel_size, some_channels, label=0.32)
     unit = min(0.8, 8.0 / (len(shown) * (grid.width + GAP)))
-    made = Picture(max(3.4, len(shown) * (unit * grid.width + 0.4)), unit * grid.height + 1.2)
+    title = f"layers[{op.layer}] Conv2D: {part}"
+    width = max(3.4, TITLE * len(title), len(shown) * (unit * grid.width + 0.4))
+    made = Picture(width, unit * grid.height + (1.1 if before is None else 1.4))
     made.set_layout_engine("constrained", wspace=0.08)
     panels = made.subplots(1, len(shown), squeeze=False)[0]
     for axes, kernel, name in zip(panels, shown, names, strict=True):
@@ -64,8 +67,7 @@ def kernels(
         drawn = draw_tiles(axes, grid, tiles, limits, labels, label_size=max(5.0, min(8.0, 22 * unit)))
         if before is not None:
             axes.set_title(name)
-    part = _part(filters, some_filters, channels, some_channels)
-    made.suptitle(f"layers[{op.layer}] Conv2D: {part}", size=10, **AS_WRITTEN)
+    made.suptitle(title, size=10)
     made.colorbar(drawn, ax=list(panels), location="bottom", shrink=0.6, aspect=40, label="weight")
     made.alt = _words(op, shown, part, limits)
     return made

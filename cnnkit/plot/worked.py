@@ -7,20 +7,19 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.gridspec import GridSpec
-from numpy.typing import NDArray
 
 from cnnkit.arrays import Parameters, times
 from cnnkit.evaluation import BackendChoice
 from cnnkit.model import Model
 from cnnkit.plan import Pair
-from cnnkit.plot.mosaic import draw_cells, map_limits, outline, signed_limits
+from cnnkit.plot.mosaic import draw_cells, hatched, map_limits, number_size, outline, signed_limits
 from cnnkit.plot.picture import Picture, picture
 from cnnkit.plot.words import counted
 from cnnkit.worked import WorkedConvolution, as_text, explain_convolution
 
 WIDTH: Final = 8.6
-NUMBERED: Final = 7
-"""Numbers stand in the cells of kernels of at most so many rows and columns."""
+PATCH: Final = 2.0
+"""Inches of the width of a patch."""
 
 
 def convolution(
@@ -47,17 +46,20 @@ def convolution(
 def draw_convolution(worked: WorkedConvolution) -> Picture:
     """As `convolution`, of what `cnnkit.worked.explain_convolution` has worked out."""
     shown = worked.shown
-    made = Picture(WIDTH, 3.3 + 2.0 * len(shown) + 0.75)
-    grid = GridSpec(2 + len(shown), 1, figure=made, height_ratios=[2.9, *[2.0] * len(shown), 0.75])
+    maps = min(3.0, max(3.9 * array.shape[0] / array.shape[1] for array in (worked.source, worked.result)) + 0.5)
+    rows, columns = worked.inside.shape
+    heights = [maps, *[min(1.9, max(0.6, PATCH * rows / columns)) + 0.3] * len(shown), 0.75]
+    made = Picture(WIDTH, sum(heights) + 0.4)
+    grid = GridSpec(len(heights), 1, figure=made, height_ratios=heights)
     _draw_maps(made, grid[0], worked)
     for row, channel in enumerate(shown):
         _draw_row(made, grid[1 + row], worked, channel)
     foot = made.add_subplot(grid[-1])
     foot.set_axis_off()
     foot.text(0.5, 0.5, _equation(worked), ha="center", va="center", size=9, transform=foot.transAxes)
-    row, column = worked.at
     made.suptitle(
-        f"layers[{worked.layer}] Conv2D, filter {worked.filter}: the value at row {row}, column {column}", size=10
+        f"layers[{worked.layer}] Conv2D, filter {worked.filter}: the value at row {worked.at[0]}, column {worked.at[1]}",
+        size=10,
     )
     made.alt = _words(worked)
     return made
@@ -67,10 +69,10 @@ def _draw_maps(made: Picture, place: Any, worked: WorkedConvolution) -> None:
     left, right = (made.add_subplot(part) for part in place.subgridspec(1, 2))
     channel = worked.shown[0] if worked.source.shape[2] > 1 else 0
     source = worked.source[:, :, channel]
-    draw_cells(left, source, map_limits(source), numbers=False)
+    draw_cells(left, source, map_limits(source))
     left.set_title("input" if worked.source.shape[2] == 1 else f"input, channel {channel} of {worked.source.shape[2]}")
     _mark_patch(left, worked)
-    drawn = draw_cells(right, worked.result, signed_limits(worked.result), numbers=False)
+    drawn = draw_cells(right, worked.result, signed_limits(worked.result))
     right.set_title("feature map" + (f" before {worked.activation}" if worked.activation else ""))
     outline(right, worked.at[1] - 0.5, worked.at[0] - 0.5, 1, 1)
     made.colorbar(drawn, ax=right, shrink=0.8, aspect=20)
@@ -81,6 +83,8 @@ def _mark_patch(axes: Axes, worked: WorkedConvolution) -> None:
     (top, left), (down, across) = worked.top_left, worked.dilation
     rows, columns = worked.inside.shape
     height, width = down * (rows - 1) + 1, across * (columns - 1) + 1
+    for row, column in zip(*np.nonzero(~worked.inside), strict=True):
+        axes.add_patch(hatched(left + across * column - 0.5, top + down * row - 0.5, 1, 1))
     if (down, across) == (1, 1):
         outline(axes, left - 0.5, top - 0.5, width, height)
     else:
@@ -96,11 +100,15 @@ def _draw_row(made: Picture, place: Any, worked: WorkedConvolution, channel: int
     """Patch x kernel = products, and their sum, of one channel."""
     parts = place.subgridspec(1, 6, width_ratios=[3, 0.4, 3, 0.4, 3, 2.2])
     patch, sign, kernel, equals, products, total = (made.add_subplot(part) for part in parts)
-    numbers = max(worked.inside.shape) <= NUMBERED
-    size = 8.0 if max(worked.inside.shape) <= 5 else 6.5
-    _cells(patch, worked.patch[..., channel], map_limits(worked.patch[..., channel]), worked.inside, numbers, size)
-    _cells(kernel, worked.kernel[..., channel], signed_limits(worked.kernel), None, numbers, size)
-    _cells(products, worked.products[..., channel], signed_limits(worked.products), worked.inside, numbers, size)
+    rows, columns = worked.inside.shape
+    cell = min(PATCH / columns, 1.9 / rows)
+    for axes, values, limits, inside in (
+        (patch, worked.patch, map_limits(worked.patch[..., channel]), worked.inside),
+        (kernel, worked.kernel, signed_limits(worked.kernel), None),
+        (products, worked.products, signed_limits(worked.products), worked.inside),
+    ):
+        shown = values[..., channel]
+        draw_cells(axes, shown, limits, inside=inside, size=number_size(shown, cell))
     name = "" if worked.source.shape[2] == 1 else f" of channel {channel}"
     for axes, title in ((patch, f"patch{name}"), (kernel, f"kernel{name}"), (products, "products")):
         axes.set_title(title, size=8.5)
@@ -111,17 +119,6 @@ def _draw_row(made: Picture, place: Any, worked: WorkedConvolution, channel: int
     ):
         axes.set_axis_off()
         axes.text(0.5, 0.5, text, ha="center", va="center", size=10, transform=axes.transAxes)
-
-
-def _cells(
-    axes: Axes,
-    values: NDArray[Any],
-    limits: tuple[float, float],
-    inside: NDArray[np.bool_] | None,
-    numbers: bool,
-    size: float,
-) -> None:
-    draw_cells(axes, values, limits, inside=inside, numbers=numbers, size=size)
 
 
 def _equation(worked: WorkedConvolution) -> str:
