@@ -59,7 +59,7 @@ def _write_counts(axes: Any, counts: NDArray[np.int64], shares: NDArray[np.float
         share = shares[row, column]
         if np.isnan(share):
             continue
-        color = SOFT if count == 0 else "white" if share > 0.55 else INK
+        color = SOFT if count == 0 else "white" if share > 0.67 else INK
         axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=size)
 
 
