@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnkit.arrays import Array, Images, Parameters, times, whole_number
+from cnnkit.arrays import Array, Images, Parameters, whole_number
 from cnnkit.datasets import Dataset
 from cnnkit.datasets.archives import read_npz
 from cnnkit.errors import CheckpointError, DataError
@@ -22,7 +22,8 @@ from cnnkit.model import Model
 
 _ROWS: Final = ("images", "labels", "predicted", "probabilities", "indices")
 """The fields with one entry an image."""
-_ARRAYS: Final = (*_ROWS, "total", "judged")
+_ARRAYS: Final = (*_ROWS, "total", "judged", "class_names")
+"""Those of a file. All are always there, so that none can get lost unnoticed: no names are an empty array."""
 _IMAGE_DTYPES: Final = ("uint8", "float32", "float64")
 
 
@@ -71,9 +72,8 @@ class Mistakes:
         Raises `CheckpointError` where it cannot be written.
         """
         path = Path(path)
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
-        if self.class_names:
-            arrays["class_names"] = np.array(self.class_names)
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays["class_names"] = np.array(self.class_names or (), np.str_)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         try:
@@ -89,7 +89,7 @@ class Mistakes:
         """Read what `save` wrote. Raises `CheckpointError` for a file that is missing, damaged or something else."""
         path = Path(path)
         try:
-            arrays = read_npz(path, [_ARRAYS], optional=["class_names"])
+            arrays = read_npz(path, [_ARRAYS])
             wrong = _what_is_wrong(arrays)
         except (DataError, *_HEADERS) as error:
             raise CheckpointError(
@@ -97,9 +97,9 @@ class Mistakes:
             ) from error
         if wrong:
             raise CheckpointError(f"{path} is damaged: {wrong}. Use another copy of the file.")
-        names = arrays.pop("class_names", None)
+        names = tuple(arrays.pop("class_names").tolist()) or None
         total, judged = int(arrays.pop("total")), int(arrays.pop("judged"))
-        return cls(**arrays, class_names=None if names is None else tuple(names.tolist()), total=total, judged=judged)
+        return cls(**arrays, class_names=names, total=total, judged=judged)
 
 
 _HEADERS: Final = (SyntaxError, TypeError, OverflowError, MemoryError)
@@ -169,10 +169,10 @@ def _what_is_wrong(arrays: dict[str, NDArray[Any]]) -> str | None:
             return f"its {name} are {array.dtype} of shape {array.shape} for {len(images)} images"
     if not len(images) <= total <= judged:
         return f"it holds {len(images)} of {total} mistakes among {judged} images"
-    names = arrays.get("class_names")
-    if names is not None and (names.dtype.kind != "U" or names.ndim != 1):
-        return f"its class_names are {names.dtype} of shape {times(names.shape)}"
-    classes = np.inf if names is None else len(names)
+    names = arrays["class_names"]
+    if names.dtype.kind != "U" or names.ndim != 1:
+        return f"its class_names are {names.dtype} of shape {names.shape}"
+    classes = len(names) or np.inf
     for name, end in (("labels", classes), ("predicted", classes), ("indices", int(judged))):
         array = arrays[name]
         if len(array) and not (array.min() >= 0 and array.max() < end):
