@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tokenize
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -90,11 +91,11 @@ class Mistakes:
         path = Path(path)
         try:
             arrays = read_npz(path, [_ARRAYS])
-            wrong = _what_is_wrong(arrays)
-        except (DataError, *_HEADERS) as error:
-            raise CheckpointError(
-                f"{path} cannot be read as mistakes: {error} Give a file that Mistakes.save wrote."
-            ) from error
+        except DataError as error:
+            raise CheckpointError(f"{error} Mistakes are read from what Mistakes.save wrote.") from error
+        except _HEADERS as error:
+            raise CheckpointError(f"{path} is damaged: {error}. Use another copy of the file.") from error
+        wrong = _what_is_wrong(arrays)
         if wrong:
             raise CheckpointError(f"{path} is damaged: {wrong}. Use another copy of the file.")
         names = tuple(arrays.pop("class_names").tolist()) or None
@@ -102,8 +103,8 @@ class Mistakes:
         return cls(**arrays, class_names=names, total=total, judged=judged)
 
 
-_HEADERS: Final = (SyntaxError, TypeError, OverflowError, MemoryError)
-"""What NumPy raises at damaged headers of arrays besides what `read_npz` turns into `DataError`."""
+_HEADERS: Final = (MemoryError, OverflowError, tokenize.TokenError)
+"""What NumPy raises at headers of arrays that nobody wrote, besides what `read_npz` turns into `DataError`."""
 
 
 def worst_mistakes(

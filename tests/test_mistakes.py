@@ -221,7 +221,9 @@ def test_a_file_that_was_cut_off_is_damaged(tmp_path, left):
 
 def test_a_file_that_is_not_there_or_a_folder_is_our_error(tmp_path):
     for path in (tmp_path / "none.npz", tmp_path):
-        with pytest.raises(CheckpointError, match="cannot be read as mistakes"):
+        with pytest.raises(
+            CheckpointError, match=r"cannot be read: .* Mistakes are read from what Mistakes\.save wrote"
+        ):
             Mistakes.load(path)
 
 
@@ -229,6 +231,19 @@ def test_python_objects_are_not_loaded(tmp_path):
     path = tmp_path / "mistakes.npz"
     np.savez(path, **{**arrays_of(kept()), "images": np.array([{}], dtype=object)})
     with pytest.raises(CheckpointError, match="unpickling runs code"):
+        Mistakes.load(path)
+
+
+@pytest.mark.parametrize("shape", ["(10000000000000,)", "(99999999999999999999999999,)", "(2, 3", "('a',)", "(-1,)"])
+def test_a_header_that_nobody_wrote_is_damage(tmp_path, shape):
+    path = tmp_path / "mistakes.npz"
+    arrays = arrays_of(kept())
+    del arrays["images"]
+    np.savez(path, **arrays)
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00\x76\x00" + header.encode())
+    with pytest.raises(CheckpointError, match=r"mistakes\.npz (is damaged|cannot be read): "):
         Mistakes.load(path)
 
 
