@@ -86,9 +86,9 @@ def to_onnx(model: Model, parameters: Parameters, precision: Precision = "float3
     """
     onnx = require_onnx()
     plan = model.plan()
-    size = dtype_of(precision).itemsize * sum(spec.size for spec in plan.parameters)
-    if size > LARGEST - _ROOM:
-        _refuse_size(plan, size)
+    problem = too_large(plan, precision)
+    if problem is not None:
+        raise ModelError([problem], plan.model.title)
     graph = _Graph(plan, parameters, precision, onnx)
     for op in plan.operations:
         graph.add(op)
@@ -106,6 +106,19 @@ def to_onnx(model: Model, parameters: Parameters, precision: Precision = "float3
     return proto
 
 
+def too_large(plan: Plan, precision: Precision = "float32") -> Problem | None:
+    """What says that the parameters do not fit a file of ONNX, if they do not: the layer with most of them."""
+    size = dtype_of(precision).itemsize * sum(spec.size for spec in plan.parameters)
+    if size <= LARGEST - _ROOM:
+        return None
+    largest = max(plan.parameters, key=lambda spec: spec.size)
+    return Problem(
+        f"layers[{largest.layer}]",
+        f"has most of {size:,} bytes of parameters, and a file of ONNX holds at most {LARGEST:,}",
+        "Export to another format, or make the layer smaller",
+    )
+
+
 def require_onnx() -> Any:
     """The module onnx; a `MissingDependency` where it is not installed."""
     try:
@@ -114,16 +127,6 @@ def require_onnx() -> Any:
         if error.name != "onnx":
             raise
         raise MissingDependency("The format 'onnx'", "onnx", "onnx") from error
-
-
-def _refuse_size(plan: Plan, size: int) -> None:
-    largest = max(plan.parameters, key=lambda spec: spec.size)
-    problem = Problem(
-        f"layers[{largest.layer}]",
-        f"has most of {size:,} bytes of parameters, and a file of ONNX holds at most {LARGEST:,}",
-        "Export to another format, or make the layer smaller",
-    )
-    raise ModelError([problem], plan.model.title)
 
 
 class _Graph:
