@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnnkit.arrays import times
+from cnnkit.parameters import initial_parameters
 from cnnkit.report.document import Block, Code, Facts, Mono, Paragraph, Section, Table, Words
 from cnnkit.report.folder import FinishedRun
 from cnnkit.report.pictures import Studio
@@ -52,7 +53,14 @@ def model(run: FinishedRun, studio: Studio) -> Section:
     blocks += studio.figure(
         "architecture", "The model, from the input to the classes.", lambda plot: plot.architecture(found)
     )
-    blocks.append(Table("layers", caption, head, rows, words=frozenset({1, 2, 6})))
+    blocks.append(Table("layers", caption, head, rows, words=frozenset({1, 2, 6}), kind="layers"))
+    if any(layer.kind == "conv2d" for layer in found.layers):
+        before = initial_parameters(found, run.result["seed"])
+        blocks += studio.figure(
+            "kernels",
+            "Kernels of the first convolution, before training and after it.",
+            lambda plot: plot.kernels(found, run.checkpoint.parameters, before=before),
+        )
     return Section("model", "Model", blocks)
 
 

@@ -21,26 +21,19 @@ from cnnkit.report.pictures import Studio
 from cnnkit.report.single import without_pictures
 from cnnkit.report.words import NOTHING, counted, listed, mib, percent, plain, rate, share, signed
 
-JUDGED_ON: Final = ("Data set", "Images", "Limit", "Image size")
-"""The settings that decide which images a run is judged on; `Images` is compared by those of the test alone."""
-
 MOST_CLASSES: Final = 100
+MOST_FACTS: Final = 6
 
 
 def comparison_document(runs: Sequence[FinishedRun], studio: Studio) -> Document:
     """Everything there is to say about some runs together."""
     names = _names(runs)
     told = [settings(run) for run in runs]
-    best = max(range(len(runs)), key=lambda at: (runs[at].test.accuracy, -at))
-    facts = [(name, f"{share(run.test.accuracy)}") for name, run in list(zip(names, runs, strict=True))[:6]]
-    order = [run.test.accuracy for run in runs]
-    others = " is the best of" if order.count(max(order)) == 1 else " is among the best of"
+    facts = [(name, share(run.test.accuracy)) for name, run in list(zip(names, runs, strict=True))[:MOST_FACTS]]
     return Document(
         kind="Comparison of runs",
-        headline=f"{names[best]}{others} {len(runs)} runs: {percent(runs[best].test.accuracy)} of the test images correct.",
-        subtitle="Below, the test accuracy of each run."
-        if len(runs) <= 6
-        else "Below, the test accuracy of the first six.",
+        headline=_headline(names, runs),
+        subtitle=f"Test accuracy{f' of the first {MOST_FACTS}' if len(runs) > MOST_FACTS else ''}:",
         facts=facts,
         sections=[
             _differences(names, told),
@@ -49,9 +42,21 @@ def comparison_document(runs: Sequence[FinishedRun], studio: Studio) -> Document
             *_curves(names, runs, studio),
             *_classes(names, runs),
         ],
-        warnings=_warnings(names, runs, told),
+        warnings=_warnings(names, runs),
         notes=without_pictures(studio, "cnnkit report RUN RUN"),
+        broad=True,
     )
+
+
+def _headline(names: Sequence[str], runs: Sequence[FinishedRun]) -> str:
+    if _judged_differently(runs):
+        return f"{len(runs)} runs, not judged on the same images."
+    best = max(run.test.accuracy for run in runs)
+    first = [name for name, run in zip(names, runs, strict=True) if run.test.accuracy == best]
+    said = f"{percent(best)} of {counted(runs[0].test.count, 'test image')} correct."
+    if len(first) == len(runs):
+        return f"All {len(runs)} runs are equally good: {said}"
+    return f"{listed(first)} {'is' if len(first) == 1 else 'are'} the best of {len(runs)} runs: {said}"
 
 
 def _names(runs: Sequence[FinishedRun]) -> list[str]:
@@ -83,7 +88,7 @@ def settings(run: FinishedRun) -> dict[str, str]:
         "Early stopping": "none" if request["patience"] is None else f"patience {request['patience']}",
         "Seed": plain(result["seed"]),
         "Backend": str(result["backend"]),
-        "Device": str(result["device"] or "the backend's choice"),
+        "Device": str(result["device"] or "default"),
         "Precision": str(result.get("rounded") or result["precision"]),
         "Options": options_in_words(result["options"]),
         "Threads": threads_in_words(machine["threads"]) if machine else "unknown",
@@ -107,25 +112,32 @@ def _differences(names: Sequence[str], told: Sequence[Mapping[str, str]]) -> Sec
     else:
         blocks.append(Paragraph("Nothing differs between these runs: the same settings, versions and machine."))
     if same:
-        words = "; ".join(f"{key.lower() if key != 'Version of cnnkit' else key}: {told[0][key]}" for key in same)
+        words = "; ".join(f"{key[0].lower()}{key[1:]}: {told[0][key]}" for key in same)
         blocks.append(Paragraph(f"The same in all: {words}.", "soft"))
     return Section("differences-section", "What differs", blocks)
 
 
-def _warnings(names: Sequence[str], runs: Sequence[FinishedRun], told: Sequence[Mapping[str, str]]) -> list[Words]:
-    judged = [
-        {key: one[key] for key in JUDGED_ON if key != "Images"} | {"test images": f"{run.test.count:,}"}
-        for one, run in zip(told, runs, strict=True)
-    ]
+def _judged_differently(runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
+    """What decides which images a run is judged on, where it is not the same in all, by run."""
+    judged = {
+        "data set": [str(run.result["dataset"]) for run in runs],
+        "limit": [plain(run.request["limit"]) or "none" for run in runs],
+        "image size": [plain(run.request.get("image_size")) or "as it is" for run in runs],
+        "test images": [f"{run.test.count:,}" for run in runs],
+    }
+    return {name: values for name, values in judged.items() if len(set(values)) > 1}
+
+
+def _warnings(names: Sequence[str], runs: Sequence[FinishedRun]) -> list[Words]:
     found: list[Words] = []
-    differing = [key for key in judged[0] if len({one[key] for one in judged}) > 1]
+    differing = _judged_differently(runs)
     if differing:
         said = "; ".join(
-            f"{key.lower()} " + ", ".join(f"{one[key]} ({name})" for one, name in zip(judged, names, strict=True))
-            for key in differing
+            f"{what} " + ", ".join(f"{value} ({name})" for value, name in zip(values, names, strict=True))
+            for what, values in differing.items()
         )
         found.append(
-            f"These runs were not judged on the same images, so that their figures say little beside each other: {said}."
+            f"These runs were not judged on the same images, so their figures cannot be set side by side: {said}."
         )
     elif len({run.result["images"]["train"] for run in runs}) > 1:
         said = ", ".join(f"{run.result['images']['train']:,} ({name})" for run, name in zip(runs, names, strict=True))
@@ -152,18 +164,18 @@ _FIGURES: Final[Mapping[str, tuple[Callable[[FinishedRun], float | None], Callab
 
 
 def _results(names: Sequence[str], runs: Sequence[FinishedRun]) -> Section:
-    best = max(run.test.accuracy for run in runs)
+    best = None if _judged_differently(runs) else max(run.test.accuracy for run in runs)
     rows = []
     for name, run in zip(names, runs, strict=True):
         result = run.result
-        about = [run.model_name, run.dataset_name, result["backend"], result["device"] or "own choice"]
+        about = [run.model_name, run.dataset_name, result["backend"], result["device"] or "default"]
         about += [plain(result[key]) for key in ("seed", "epochs", "batch_size")]
         figures = [form(figure(run)) for figure, form in _FIGURES.values()]
         first = Cell(figures[0], strong=run.test.accuracy == best)
         rows.append([name, *about, first, *figures[1:]])
     caption = (
         "What came of each run. Precision, recall and F1 are macro averages on the test images; the gap is training minus "
-        "test accuracy; the best test accuracy is bold."
+        f"test accuracy{'' if best is None else '; the best test accuracy is bold'}."
     )
     head = ["Run", "Model", "Data set", "Backend", "Device", "Seed", "Epochs", "Batch", *_FIGURES]
     return Section(

@@ -119,6 +119,8 @@ class Document:
     sections: Sequence[Section]
     warnings: Sequence[Words] = ()
     notes: Sequence[Words] = ()
+    broad: bool = False
+    """Whether its tables take all the room there is."""
     numbers: dict[str, str] = field(init=False)
     """`Table 1`, `Figure 2`... by key."""
 

@@ -58,7 +58,7 @@ def to_html(document: Document) -> str:
 {STYLE}
 </style>
 </head>
-<body>
+<body{' class="broad"' if document.broad else ""}>
 <header>
 <h1>{e(document.kind)}</h1>
 <p class="headline">{e(document.headline)}</p>
@@ -70,7 +70,7 @@ def to_html(document: Document) -> str:
 <main>
 {"".join(sections)}
 </main>
-<footer>Written by cnnkit {e(cnnkit.__version__)} from the files of the run alone.</footer>
+<footer>Written by cnnkit {e(cnnkit.__version__)} from what lies in the run folder{"s" if document.broad else ""}.</footer>
 </body>
 </html>
 """

@@ -176,11 +176,9 @@ def classes(run: FinishedRun, studio: Studio) -> Section:
     head = ["Class", "Precision", "Recall", "F1", "Images"]
     blocks: list[Block] = [Paragraph(_weakest(test)), Table("classes", caption, head, rows)]
     blocks += _matrix(test)
-    blocks += studio.figure(
-        "matrix-picture",
-        "The same confusion matrix as a picture. The shade is the share of a row.",
-        lambda plot: plot.confusion_matrix(test),
-    )
+    if len(test.per_class) > MOST_COLUMNS:
+        caption = "The whole confusion matrix as a picture. The shade is the share of a row."
+        blocks += studio.figure("matrix-picture", caption, lambda plot: plot.confusion_matrix(test))
     return Section("classes", "Classes", blocks)
 
 

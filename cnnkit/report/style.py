@@ -57,8 +57,9 @@ nav { margin-top: 1.5rem; font-size: .9rem; }
 nav ol { display: flex; flex-wrap: wrap; gap: 0 1.1rem; margin: 0; padding: 0; list-style: none; }
 nav a { display: inline-block; padding: .2rem 0; }
 
-.key { display: flex; flex-wrap: wrap; gap: .75rem 2.25rem; margin-top: 1.25rem; }
-.key dt { color: var(--soft); font-size: .85rem; }
+body.broad { max-width: 82rem; }
+.key { display: flex; flex-wrap: wrap; gap: .75rem 1.5rem; margin-top: 1.25rem; }
+.key dt { color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
 .key dd { margin: 0; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: .15rem 2rem; }
 .facts div { display: flex; gap: .75rem; padding: .2rem 0; }
@@ -70,6 +71,7 @@ nav a { display: inline-block; padding: .2rem 0; }
 table { width: 100%; border-collapse: collapse; font-size: .925rem; font-variant-numeric: tabular-nums; }
 caption { padding-bottom: .5rem; text-align: left; font-size: .9rem; }
 caption span, figcaption { display: block; max-width: 46rem; }
+caption span { position: sticky; left: 0; }
 caption b, figcaption b { color: var(--ink); font-weight: 600; }
 th, td { padding: .35rem .75rem .35rem 0; border-top: 1px solid var(--rule); text-align: left; vertical-align: top; }
 th { font-weight: 400; }
@@ -78,9 +80,10 @@ th:last-child, td:last-child { padding-right: 0; }
 .number { text-align: right; white-space: nowrap; }
 thead .number { white-space: normal; }
 tbody th { min-width: 5rem; }
+.layers th, .layers td:nth-child(3), .layers td:nth-child(7) { white-space: nowrap; }
+.layers thead th { white-space: normal; }
 
 .matrix { width: auto; }
-.matrix caption { width: min(46rem, 90vw); }
 .matrix th, .matrix td, .matrix th:last-child, .matrix td:last-child { padding: .35rem .5rem; }
 .matrix th:first-child { padding-left: 0; }
 .matrix td { min-width: 2.6rem; border: 1px solid var(--paper); text-align: right; }
@@ -99,6 +102,7 @@ footer { margin-top: 3rem; padding-top: .75rem; border-top: 1px solid var(--rule
   th, td { padding-right: .5rem; }
   .key { gap: .5rem 1.5rem; }
   .facts div { display: block; }
+  caption span { width: calc(100vw - 2rem); }
   figure img { max-width: none; width: auto; height: auto; }
   figure img.broad { width: 40rem; }
   figure img.narrow { max-width: 100%; }
