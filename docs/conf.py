@@ -48,7 +48,8 @@ def _stay_on_the_site(app, docname, source):
         target = (page / found[2].partition("#")[0]).resolve()
         if target.is_relative_to(HERE):
             return found[0]
-        return f"{found[1]} (`{target.relative_to(HERE.parent)}`)"
+        path = f"`{target.relative_to(HERE.parent)}`"
+        return path if found[1] == path else f"{found[1]} ({path})"
 
     source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[^)]+)\)", named, source[0])
 

@@ -6,6 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 import cnnkit
 from cnnkit import plot
 from cnnkit.mistakes import worst_mistakes
@@ -30,9 +32,18 @@ def pictures(site):
     yield "kernels", plot.kernels(model, parameters, before=cnnkit.initial_parameters(model, seed=0))
     yield "feature-maps", plot.feature_maps(model, parameters, image, "numpy-batched")
     yield "patches", plot.exciting_patches(model, parameters, test, "numpy-batched", filters=range(6))
-    yield "convolution", plot.convolution(model, parameters, image, "numpy-batched")
+    yield "convolution", _eight_steps()
     yield "max-pooling", plot.max_pooling(model, parameters, image, "numpy-batched")
     _report(Path(site))
+
+
+def _eight_steps():
+    """The convolution that docs/story/convolution.md works out, one step from the corner."""
+    image = np.repeat([[0, 0, 0, 9, 9, 9], [0, 0, 5, 9, 9, 9]], 3, axis=0).astype(np.float32)
+    kernel = np.repeat([[-1, 0, 1]], 3, axis=0).astype(np.float32)
+    model = cnnkit.Model(input_shape=(6, 6, 1), layers=[cnnkit.Conv2D(filters=1, kernel_size=3)])
+    parameters = {"0.kernel": kernel[:, :, None, None], "0.bias": np.zeros(1, np.float32)}
+    return plot.convolution(model, parameters, image[:, :, None], "numpy", at=(0, 1))
 
 
 def _report(site):
