@@ -74,12 +74,17 @@ def mistakes(
     json_: common.JsonOption = False,
 ) -> None:
     """The images that a model is most sure to be something else. Default file: mistakes.png in the run folder."""
+    if dataset is None and (part != "test" or any((backend, data_dir, image_size, limit))):
+        raise OptionError(
+            "--part, --backend, --data-dir, --image-size and --limit say how to judge a data set, but none is named. "
+            f"Name it: cnnkit plot mistakes {shlex.quote(str(run))} DATASET."
+        )
 
     def draw() -> Picture:
         from cnnkit import plot
 
         if dataset is None:
-            return plot.mistakes(_kept_mistakes(run).limit(count))
+            return plot.mistakes(_kept_mistakes(run, count))
         checkpoint = common.find_checkpoint(run)
         data = _part(dataset, part, data_dir, image_size=image_size, limit=limit)
         chosen = get_backend(common.backend_choice(backend))
@@ -187,20 +192,31 @@ def _history(run: Path) -> list[EpochRecord]:
     """What the epochs that have ended so far have written, so that a run can be looked at while it goes on."""
     text = _read(run, "history.jsonl", "no epoch of a run has ended there. Give a run folder of `cnnkit train`.")
     try:
-        return [EpochRecord(**json.loads(line)) for line in text.splitlines()]
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{run / 'history.jsonl'} is damaged: {error}. Use another copy of the file.") from error
+        return [_record(json.loads(line)) for line in text.splitlines()]
+    except (ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"{run / 'history.jsonl'} is damaged: {error!r}. Use another copy of the file."
+        ) from error
+
+
+def _record(line: dict[str, Any]) -> EpochRecord:
+    """A line of the history, whose figures have to be there."""
+    record = EpochRecord(**line)
+    figures = [part[name] for part in (record.train, record.validation) if part for name in ("loss", "accuracy")]
+    if not all(isinstance(figure, (int, float)) for figure in (record.epoch, record.running_loss, *figures)):
+        raise TypeError("a figure is no number")
+    return record
 
 
 def _metrics(run: Path, part: str) -> Metrics:
     """The figures of the run's end."""
-    go_on = f"cnnkit train --resume {shlex.quote(str(run))}"
-    text = _read(
-        run,
-        "metrics.json",
-        f"no training of `cnnkit train` has ended there. Go on with it: {go_on}. What it has learned so far is judged by "
-        "`cnnkit evaluate`.",
-    )
+    why_not = "it is no run folder of `cnnkit train`. Give one."
+    if (run / "run.json").exists():
+        why_not = (
+            f"training has not ended. Go on with it: cnnkit train --resume {shlex.quote(str(run))}. What it has learned so "
+            f"far is judged by cnnkit evaluate {shlex.quote(str(run))} DATASET."
+        )
+    text = _read(run, "metrics.json", why_not)
     try:
         found = json.loads(text)[part]
         names = [record["name"] for record in found["per_class"]]
@@ -209,11 +225,14 @@ def _metrics(run: Path, part: str) -> Metrics:
         raise CheckpointError(f"{run / 'metrics.json'} is damaged: {error!r}. Use another copy of the file.") from error
 
 
-def _kept_mistakes(run: Path) -> Mistakes:
-    path = folder_of(run) / "mistakes.npz"
+def _kept_mistakes(run: Path, count: int) -> Mistakes:
+    """The first `count` of those that `cnnkit train` left in the folder `run`."""
+    judge = f"cnnkit plot mistakes {shlex.quote(str(run))} DATASET"
+    path = run / "mistakes.npz"
     if not path.exists():
-        raise OptionError(
-            f"{path} is not there, so the mistakes have to be found: name the data set, as in "
-            f"cnnkit plot mistakes {shlex.quote(str(run))} digits."
-        )
-    return Mistakes.load(path)
+        common.find_checkpoint(run)  # its message, where there is no run at all
+        raise OptionError(f"{path} is not there, so the mistakes have to be found. Name the data set: {judge}.")
+    found = Mistakes.load(path)
+    if len(found) < min(count, found.total):
+        common.notes.print(f"note: the run has kept {len(found)} of {found.total:,}. For more: {judge}", soft_wrap=True)
+    return found.limit(count)
