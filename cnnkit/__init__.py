@@ -73,6 +73,7 @@ _SUBMODULES = (
     "features",
     "files",
     "layerwise",
+    "mistakes",
     "patches",
     "plot",
     "randomness",
