@@ -47,7 +47,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
     """A classifier for scikit-learn's pipelines and searches, trained by `cnnkit.fit`.
 
     X is `(n, features)`, or images `(n, height, width, channels)`; y holds a label a row, of any type that
-    scikit-learn takes. bytes (uint8) stay bytes; any other numbers are computed in the precision of the backend. NaN and
+    scikit-learn takes. Bytes (uint8) stay bytes; any other numbers are computed in the precision of the backend. NaN and
     infinity are refused, as scikit-learn's users expect.
 
     Args:
@@ -125,7 +125,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         """
         rows, targets = self._checked(X, y, reset=True)
         check_classification_targets(targets)
-        classes, labels = np.unique(targets, return_inverse=True)
+        try:
+            classes, labels = np.unique(targets, return_inverse=True)
+        except TypeError as error:  # texts beside numbers, or None
+            raise DataError(f"y has labels that cannot be put in order: {error}. Give labels of one kind.") from error
         self._train(rows, labels, classes, self._drawn_seed(), self.validation_fraction, self.patience, self.epochs)
         return self
 
@@ -238,14 +241,20 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
                     f"y has {len(classes)} classes, but {self.model.title} tells {units} apart. Give its last Dense layer "
                     f"{len(classes)} units."
                 )
+            names = self.model.class_names
+            if names and classes.dtype.kind in "OU" and names != tuple(classes.tolist()):
+                raise DataError(
+                    f"y has the labels {', '.join(map(str, classes))}, in this order, but {self.model.title} names its classes "
+                    f"{', '.join(names)}. Give it class_names={classes.tolist()}, or none."
+                )
             return self.model
         if preset is None:
             if self.model is not None:
                 raise OptionError(f"model is {self.model!r}; expected a cnnkit.Model, the name of a preset, or None.")
             preset = load_preset("mlp-1h" if images.ndim == 2 else "seed-tf")
-        shown = [str(label) for label in classes.tolist()]
-        names = shown if all(shown) and len(set(shown)) == len(shown) else None
-        model = preset.for_data(images.shape[1:], len(classes), names).model
+        shown = tuple(str(label) for label in classes.tolist())
+        nameable = all(shown) and len(set(shown)) == len(shown)
+        model = preset.for_data(images.shape[1:], len(classes), shown if nameable else None).model
         if images.ndim == 2:
             _require_no_images(model)
         if images.dtype == np.uint8:
@@ -256,8 +265,12 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
     def _shape_of_rows(self, X: NDArray[Any]) -> Shape:
         """What a row is for the model: as `image_shape` says, or a `Model` that takes images, or X itself."""
         if self.image_shape is not None:
-            shape = tuple(self.image_shape)
-            if len(shape) != 3 or not all(isinstance(size, Integral) and size >= 1 for size in shape):
+            shape = self.image_shape
+            if (
+                not isinstance(shape, (list, tuple))
+                or len(shape) != 3
+                or not all(isinstance(size, Integral) and size >= 1 for size in shape)
+            ):
                 raise OptionError(
                     f"image_shape is {self.image_shape!r}; expected (height, width, channels), such as (28, 28, 1)."
                 )
@@ -271,10 +284,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         pipeline it means that a step which fills gaps is missing.
         """
         dimensions = X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim
-        dtypes = [
-            dtype_of("float64" if self.precision == "float64" else "float32"),
-            np.uint8,
-        ]  # others become the first
+        computed = dtype_of("float64" if self.precision == "float64" else "float32")
+        dtypes = [computed, np.uint8]  # any other becomes the first
         if dimensions == 3:
             raise DataError(
                 f"X has shape {np.shape(X)}; expected (n, features) or (n, height, width, channels). Add the channel "

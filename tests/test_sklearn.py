@@ -222,6 +222,20 @@ def test_labels_of_any_kind_come_back_and_name_the_classes(labels):
     assert np.array_equal(fitted.predict_proba(FEW)[:, 1] > 0.5, labels == fitted.classes_[1])
 
 
+def test_a_model_that_names_its_classes_in_another_order_than_the_labels_is_refused():
+    layers = [Dense(units=2), Softmax()]
+    first, second = (Model(input_shape=(2,), layers=layers, class_names=names) for names in (["b", "a"], ["a", "b"]))
+    with pytest.raises(DataError, match=r"y has the labels a, b, in this order, but .* names its classes b, a\. Give"):
+        quick(model=first).fit(FEW, ["a", "b", "a", "b"])
+    assert quick(model=second).fit(FEW, ["a", "b", "a", "b"]).model_.class_names == ("a", "b")
+    assert quick(model=first).fit(FEW, [0, 1, 0, 1]).model_.class_names == ("b", "a")
+
+
+def test_labels_that_have_no_order_are_refused():
+    with pytest.raises(DataError, match=r"y has labels that cannot be put in order: .*NoneType"):
+        quick().fit(FEW, np.array(["owl", None, "owl", None], dtype=object))
+
+
 def test_a_class_without_a_name_leaves_the_model_without_names():
     assert quick().fit(FEW, np.array(["", "owl", "", "owl"])).model_.class_names is None
 
@@ -336,6 +350,7 @@ def test_what_partial_fit_cannot_go_on_with_is_said(call, kind, words):
     ("settings", "kind", "words"),
     [
         ({"image_shape": (8, 8)}, OptionError, r"image_shape is \(8, 8\); expected \(height, width, channels\)"),
+        ({"image_shape": 8}, OptionError, r"image_shape is 8; expected"),
         ({"image_shape": (8, 8, 1.0)}, OptionError, r"image_shape is \(8, 8, 1.0\)"),
         ({"image_shape": (-8, -8, 1)}, OptionError, r"image_shape is \(-8, -8, 1\)"),
         ({"image_shape": (8, 9, 1)}, DataError, r"X has shape \(300, 64\).* expected \(n, 8, 9, 1\) or \(n, 72\)"),
