@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from cnnkit.arrays import Parameters, Precision, Shape, dtype_of
+from cnnkit.arrays import Parameters, Shape, dtype_of
 from cnnkit.errors import MissingDependency, ModelError, Problem
 from cnnkit.model import Model
 from cnnkit.plan import (
@@ -74,7 +74,7 @@ _TO_CHANNELS_FIRST: Final = (0, 3, 1, 2)
 _TO_CHANNELS_LAST: Final = (0, 2, 3, 1)
 
 
-def to_onnx(model: Model, parameters: Parameters, precision: Precision = "float32") -> ModelProto:
+def to_onnx(model: Model, parameters: Parameters, precision: str = "float32") -> ModelProto:
     """`model` with `parameters` as an ONNX model, which computes in `precision`.
 
     Its input `images` is `(batch, *input_shape)` with the channels last, as cnnkit's, and any number of images; its
@@ -106,7 +106,7 @@ def to_onnx(model: Model, parameters: Parameters, precision: Precision = "float3
     return proto
 
 
-def too_large(plan: Plan, precision: Precision = "float32") -> Problem | None:
+def too_large(plan: Plan, precision: str = "float32") -> Problem | None:
     """What says that the parameters do not fit a file of ONNX, if they do not: the layer with most of them."""
     size = dtype_of(precision).itemsize * sum(spec.size for spec in plan.parameters)
     if size <= LARGEST - _ROOM:
@@ -132,7 +132,7 @@ def require_onnx() -> Any:
 class _Graph:
     """Nodes one behind the other; `value` is the name of the last one's output, `channels_first` how it lies."""
 
-    def __init__(self, plan: Plan, parameters: Parameters, precision: Precision, onnx: Any) -> None:
+    def __init__(self, plan: Plan, parameters: Parameters, precision: str, onnx: Any) -> None:
         self.plan, self.parameters, self.onnx = plan, parameters, onnx
         self.dtype = dtype_of(precision)
         self.nodes: list[Any] = []
