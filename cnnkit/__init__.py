@@ -73,6 +73,7 @@ _SUBMODULES = (
     "features",
     "files",
     "layerwise",
+    "loggers",
     "mistakes",
     "patches",
     "plot",
