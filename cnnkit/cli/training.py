@@ -9,8 +9,8 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import MISSING, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +29,7 @@ from cnnkit.errors import BackendError, CnnkitError, DataError, OptionError, Tra
 from cnnkit.evaluation import check_fits, evaluate
 from cnnkit.files import write_whole
 from cnnkit.history import EarlyStopping, Run
+from cnnkit.loggers import MLflow, TensorBoard
 from cnnkit.mistakes import worst_mistakes
 from cnnkit.model import Model
 from cnnkit.optimizers import SGD, Adam, AdamW, Optimizer, optimizer_to_dict
@@ -63,6 +64,9 @@ class Request:
     device: str | None
     precision: str
     options: dict[str, Any]
+    tensorboard: str | None = None  # run folders of before know nothing of these three
+    mlflow: str | None = None
+    mlflow_run: str | None = None
 
 
 def train(
@@ -92,6 +96,8 @@ def train(
     device: common.DeviceOption = None,
     precision: common.PrecisionOption = "float32",
     set_: common.SetOption = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Write the run into this folder for TensorBoard.")] = None,
+    mlflow: Annotated[str | None, typer.Option(metavar="URI", help="Log the run to this MLflow server.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; --epochs may be larger.")] = None,
     json_: common.JsonOption = False,
 ) -> None:
@@ -127,6 +133,8 @@ def train(
             device=device,
             precision=precision,
             options=common.backend_options(set_),
+            tensorboard=str(tensorboard.resolve()) if tensorboard else None,
+            mlflow=mlflow,
         )
         folder = out or _new_folder(Path(model).stem, Path(dataset).stem)
     try:
@@ -176,7 +184,13 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     begun = _new_run(folder, request)
     if resume or not backend.leads:
         begun = _gone_on_with(folder, request if backend.leads else None)
-    with begun, _telling_how_to_go_on(folder), TrainingDisplay(quiet=quiet) as display:
+    told = {"dataset": request.dataset, "images": len(data), "batch_size": batch_size, "seed": request.seed}
+    with (
+        begun,
+        _telling_how_to_go_on(folder),
+        _loggers(request, folder, told, leads=backend.leads) as loggers,
+        TrainingDisplay(quiet=quiet) as display,
+    ):
         run = fit(
             preset.model,
             data,
@@ -186,12 +200,14 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
             batch_size,
             epochs,
             request.seed,
-            callbacks=[display],
+            callbacks=[display, *loggers],
             early_stopping=early_stopping,
             train_metrics=early_stopping is not None or epochs > 1,
             out=folder,
             resume=resume,
         )
+        for logger in loggers:
+            logger.log_run(run)
     wall = time.perf_counter() - begin
     result = _judged(request, run, data, test, backend, batch_size, wall)
     result["machine"] = _machine(request, backend, started, resumed=resume)
@@ -297,6 +313,24 @@ def _gone_on_with(folder: Path, request: Request | None) -> Iterator[None]:
 
 
 @contextmanager
+def _loggers(
+    request: Request, folder: Path, told: dict[str, object], *, leads: bool
+) -> Iterator[list[TensorBoard | MLflow]]:
+    """What was asked for beside the run folder; `run.json` keeps the MLflow run, so that resuming goes on with it."""
+    loggers: list[TensorBoard | MLflow] = []
+    with ExitStack() as stack:
+        if request.tensorboard and leads:
+            loggers.append(stack.enter_context(TensorBoard(request.tensorboard, params=told)))
+        if request.mlflow and leads:
+            run_id = request.mlflow_run
+            logger = MLflow(request.mlflow, run_name=folder.name, params=told, run_id=run_id, end=True)
+            loggers.append(stack.enter_context(logger))
+            if run_id is None:
+                _write_request(folder, replace(request, mlflow_run=logger.run_id))
+        yield loggers
+
+
+@contextmanager
 def _telling_how_to_go_on(folder: Path) -> Iterator[None]:
     """What a backend could not go on with can be resumed, where a checkpoint is there."""
     try:
@@ -341,7 +375,8 @@ def _read_request(folder: Path) -> Request:
         data = json.loads(path.read_text(encoding="utf-8"))
         size = data["image_size"]
         data["image_size"] = None if size is None else (size[0], size[1])  # JSON knows no pairs
-        return Request(**{name: data[name] for name in Request.__dataclass_fields__})
+        fields = Request.__dataclass_fields__.items()
+        return Request(**{name: data[name] for name, field in fields if name in data or field.default is MISSING})
     except OSError as error:
         raise TrainingError(
             f"{folder} holds no run that can be resumed: {path} cannot be read ({error.strerror}). Give the folder of a "
