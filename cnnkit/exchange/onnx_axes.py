@@ -36,10 +36,10 @@ def flatten(call: Call) -> Stream:
 
 def reshape(call: Call) -> Stream:
     """`Reshape` that flattens, or that moves nothing but axes of size 1."""
-    stream: Stream = call.stream
+    stream = call.stream
     sizes = stream.sizes
     target = call.inputs[1] if len(call.inputs) > 1 else None
-    if stream is not call.inputs[0] or not isinstance(target, np.ndarray) or target.ndim != 1:
+    if not call.comes_first or not isinstance(target, np.ndarray) or target.ndim != 1:
         raise Unreadable("has a target that is not known before it runs", "Export the model with fixed sizes")
     wanted = _resolved(call, target)
     if len(wanted) == 1 and wanted[0] == math.prod(sizes):

@@ -165,28 +165,28 @@ def _graph(path: Path, proto: Any, size: int) -> Graph:
         raise damage(path, f"it has {len(graph.node):,} nodes, more than any model of cnnkit's layers needs")
     tensors = _by_name(path, graph.initializer)
     nodes = tuple(_node(path, index, node) for index, node in enumerate(graph.node))
-    inputs = tuple(_value(value) for value in graph.input if value.name not in tensors)
+    inputs = tuple(_value(value) for value in graph.input if _text(value.name) not in tensors)
     problems = []
     opset = max((entry.version for entry in proto.opset_import if _standard(entry.domain) == ""), default=0)
     if not OLDEST <= opset <= NEWEST:
         message = f"is version {opset}; cnnkit knows the operators of versions {OLDEST} to {NEWEST}"
         problems.append(Problem("opset", message, "Export the model with opset_version=20"))
     if len(graph.output) != 1:
-        message = f"are {_listed(value.name for value in graph.output)}; a model of cnnkit has one"
+        message = f"are {_listed(_text(value.name) for value in graph.output)}; a model of cnnkit has one"
         problems.append(Problem("outputs", message, "Export the model with one output"))
     if graph.sparse_initializer:
         message = "keeps numbers as sparse tensors, which cnnkit does not read"
         problems.append(Problem("graph", message, "Export the model with dense ones"))
     return Graph(
         path=path,
-        name=short(graph.name),
+        name=short(_text(graph.name)),
         opset=opset,
         nodes=nodes,
         inputs=inputs,
         outputs=tuple(_value(value) for value in graph.output),
         tensors=tensors,
-        functions=frozenset((_standard(function.domain), function.name) for function in proto.functions),
-        metadata={entry.key: entry.value for entry in proto.metadata_props},
+        functions=frozenset((_standard(function.domain), _text(function.name)) for function in proto.functions),
+        metadata={_text(entry.key): _text(entry.value) for entry in proto.metadata_props},
         size=size,
         problems=tuple(problems),
     )
@@ -195,9 +195,10 @@ def _graph(path: Path, proto: Any, size: int) -> Graph:
 def _by_name(path: Path, tensors: Iterable[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for tensor in tensors:
-        if tensor.name in found or not tensor.name:
-            raise damage(path, f"it has two arrays called '{short(tensor.name)}', or one without a name")
-        found[tensor.name] = tensor
+        name = _text(tensor.name)
+        if name in found or not name:
+            raise damage(path, f"it has two arrays called '{short(name)}', or one without a name")
+        found[name] = tensor
     return found
 
 
@@ -208,18 +209,25 @@ def _value(value: Any) -> Value:
         sizes = tuple(
             size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None for size in tensor.shape.dim
         )
-    return Value(value.name, tensor.elem_type, sizes)
+    return Value(_text(value.name), tensor.elem_type, sizes)
 
 
 def _node(path: Path, index: int, node: Any) -> Node:
     attributes: dict[str, Any] = {}
     made = Node(
-        index, node.op_type, node.name, _standard(node.domain), tuple(node.input), tuple(node.output), attributes
+        index=index,
+        operator=_text(node.op_type),
+        name=_text(node.name),
+        domain=_standard(node.domain),
+        inputs=tuple(map(_text, node.input)),
+        outputs=tuple(map(_text, node.output)),
+        attributes=attributes,
     )
     for attribute in node.attribute:
-        if attribute.name in attributes:
-            raise damage(path, f"{made.place} has {short(attribute.name)} twice")
-        attributes[attribute.name] = _attribute(attribute)
+        name = _text(attribute.name)
+        if name in attributes:
+            raise damage(path, f"{made.place} has {short(name)} twice")
+        attributes[name] = _attribute(attribute)
     return made
 
 
@@ -282,8 +290,13 @@ def _reporting(name: str) -> Iterator[None]:
         raise Unreadable(f"has its {name} damaged ({short(str(error))})", "Export the model again") from error
 
 
-def _standard(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
+def _text(name: str | bytes) -> str:
+    """A name. Protocol Buffers give the bytes of one that is no text, and decoding raises the error for them."""
+    return name if isinstance(name, str) else name.decode("utf-8")
+
+
+def _standard(domain: str | bytes) -> str:
+    return "" if domain == "ai.onnx" else _text(domain)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -291,7 +304,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "") if listed else "none"
 
 
-def short(text: str) -> str:
+def short(text: str | bytes) -> str:
     """A name in the file, as far as a message should show it."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
     shown = "".join(letter for letter in text[:200] if letter.isprintable())
     return shown if len(shown) <= 60 else f"{shown[:57]}..."

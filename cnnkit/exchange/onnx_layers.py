@@ -84,7 +84,7 @@ def _with_bias(kernel: Numbers, bias: Numbers | None) -> dict[str, Numbers]:
 def _gemm(call: Call) -> Stream:
     call.must_be("transA", 0, 0)
     kernel = call.required(1, "kernel")
-    if call.inputs[0] is not call.stream or kernel.ndim != 2:
+    if not call.comes_first or kernel.ndim != 2:
         raise Unreadable(f"multiplies with a kernel of shape {kernel.shape} from the wrong side", _MATRIX_FIX)
     if call.attribute("transB", 0):
         kernel = kernel.T
@@ -97,7 +97,7 @@ def _gemm(call: Call) -> Stream:
 
 
 def _matmul(call: Call) -> Stream:
-    if call.inputs[0] is not call.stream:
+    if not call.comes_first:
         raise Unreadable("multiplies the images from the left", _MATRIX_FIX)
     kernel = call.required(1, "kernel")
     if kernel.ndim != 2:
@@ -180,7 +180,7 @@ def _last(call: Call) -> str:
 def _arithmetic(call: Call) -> Stream:
     """`Add Sub Mul Div` with a constant: `x * scale + shift`."""
     operator = call.node.operator
-    first = call.inputs[0] is call.stream
+    first = call.comes_first
     if len(call.inputs) != 2:
         raise Unreadable(f"has {len(call.inputs)} inputs; expected 2", "Export the model again")
     array = call.required(1 if first else 0, "second input")

@@ -262,6 +262,11 @@ class Call:
     inputs: list[Any]
     stream: Stream
 
+    @property
+    def comes_first(self) -> bool:
+        """Whether the stream is the first input."""
+        return self.inputs[0] is self.stream
+
     def attribute(self, name: str, default: Any) -> Any:
         """The attribute, which has the type of its default."""
         value = self.node.attributes.get(name, default)
