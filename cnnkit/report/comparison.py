@@ -114,7 +114,7 @@ def _differences(names: Sequence[str], told: Sequence[Mapping[str, str]]) -> Sec
     if same:
         words = "; ".join(f"{key[0].lower()}{key[1:]}: {told[0][key]}" for key in same)
         blocks.append(Paragraph(f"The same in all: {words}.", "soft"))
-    return Section("differences-section", "What differs", blocks)
+    return Section("differences", "What differs", blocks)
 
 
 def _judged_differently(runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
@@ -189,7 +189,7 @@ def _spread(names: Sequence[str], runs: Sequence[FinishedRun], told: Sequence[Ma
     for at, one in enumerate(told):
         groups.setdefault(tuple((key, value) for key, value in one.items() if key != "Seed"), []).append(at)
     blocks: list[Block] = []
-    for number, group in enumerate(groups.values(), start=1):
+    for group in groups.values():
         if len({told[at]["Seed"] for at in group}) < 2:
             continue
         rows: list[list[str | Cell]] = []
@@ -210,7 +210,7 @@ def _spread(names: Sequence[str], runs: Sequence[FinishedRun], told: Sequence[Ma
             f"{listed([names[at] for at in group])}: {counted(len(group), 'run')} that differ in the seed alone ({listed(seeds)}). "
             "The spread is the sample standard deviation."
         )
-        blocks.append(Table(f"spread-{number}", caption, ["Figure", "Mean", "Spread", "Lowest", "Highest"], rows))
+        blocks.append(Table(f"spread-{len(blocks) + 1}", caption, ["Figure", "Mean", "Spread", "Lowest", "Highest"], rows))
     return [Section("spread", "Mean and spread over seeds", blocks)] if blocks else []
 
 

@@ -13,6 +13,8 @@ from cnnkit.report.words import printable
 
 NARROW: Final = 5.0
 """Inches of a picture that can be read on a telephone without scrolling."""
+MOST_LYING: Final = 4
+"""Letters of a name over a column of a matrix that lies."""
 PIXELS_PER_INCH: Final = 104
 
 DARKENED: Final = {
@@ -32,14 +34,14 @@ def to_html(document: Document) -> str:
     """The whole page. Whatever stands in the document is escaped, and nothing on the page may run or be fetched."""
     title = f"{document.kind}: {document.headline}"
     sections = [
-        f'<section id="{section.anchor}" aria-labelledby="{section.anchor}-title">\n'
-        f'<h2 id="{section.anchor}-title">{number}. {e(section.title)}</h2>\n'
+        f'<section id="section-{section.anchor}" aria-labelledby="section-{section.anchor}-title">\n'
+        f'<h2 id="section-{section.anchor}-title">{number}. {e(section.title)}</h2>\n'
         + "\n".join(_block(block, document) for block in section.blocks)
         + "\n</section>"
         for number, section in enumerate(document.sections, start=1)
     ]
     contents = "".join(
-        f'<li><a href="#{section.anchor}">{number}. {e(section.title)}</a></li>'
+        f'<li><a href="#section-{section.anchor}">{number}. {e(section.title)}</a></li>'
         for number, section in enumerate(document.sections, start=1)
     )
     key = "".join(f"<div><dt>{e(name)}</dt><dd>{e(value)}</dd></div>" for name, value in document.facts)
@@ -119,7 +121,7 @@ def _table(table: Table, document: Document) -> str:
     """A table with a caption, a row of headings, and a heading in front of each row, in a region that scrolls sideways."""
     columns = range(len(table.head))
     side = ["" if not column or column in table.words else ' class="number"' for column in columns]
-    top = "".join(f'<th scope="col"{at}>{e(cell)}</th>' for cell, at in zip(table.head, side, strict=True))
+    top = "".join(_heading(cell, at, table) for cell, at in zip(table.head, side, strict=True))
     corner = (
         f'<tr><td></td><th scope="colgroup" class="corner" colspan="{len(table.head) - 1}">{e(table.corner)}</th></tr>'
         if table.corner
@@ -137,6 +139,13 @@ def _table(table: Table, document: Document) -> str:
         f"<thead>{corner}<tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
     )
     return _scrolling(f"{table.key}-caption", made)
+
+
+def _heading(text: str, side: str, table: Table) -> str:
+    """Of a column. Where the names of a matrix are long they stand upright, to keep its columns narrow."""
+    if table.kind == "matrix" and side and max(map(len, table.head[1:])) > MOST_LYING:
+        return f'<th scope="col" class="number upright"><span>{e(text)}</span></th>'
+    return f'<th scope="col"{side}>{e(text)}</th>'
 
 
 def _cell(cell: str | Cell, side: str) -> str:

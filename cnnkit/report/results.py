@@ -18,6 +18,7 @@ from cnnkit.report.words import NOTHING, counted, difference, listed, percent, s
 MOST_COLUMNS: Final = 30
 """Classes up to which the confusion matrix is a table; of more, its largest mistakes are."""
 MOST_MIXED_UP: Final = 10
+MOST_NAMES: Final = 8
 
 
 def headline(run: FinishedRun) -> str:
@@ -52,8 +53,7 @@ def results(run: FinishedRun, _: Studio) -> Section:
     )
     head = ["Images", "Accuracy", "Precision", "Recall", "F1", "Loss"]
     blocks: list[Block] = [Table("results", caption, head, rows), Paragraph(_doubt(run)), Paragraph(_gap(run))]
-    if run.test.undefined:
-        blocks.append(Paragraph(f"Undefined, and counted as 0, on the test images: {_undefined(run.test)}."))
+    blocks += [Paragraph(words) for words in _undefined(run.test)]
     return Section("results", "Results", blocks)
 
 
@@ -99,9 +99,18 @@ def _gap(run: FinishedRun) -> Words:
     )
 
 
-def _undefined(metrics: Metrics) -> str:
-    said = [str(figure) for figure in metrics.undefined]
-    return listed(said[:8] + ([f"{len(said) - 8:,} more"] if len(said) > 8 else []))
+def _undefined(metrics: Metrics) -> list[str]:
+    """What is 0 / 0 among the figures of the test images, by reason."""
+    said = []
+    for reason, words in (
+        ("never predicted", "No test image was taken for {}; that precision is undefined and counts as 0."),
+        ("no images", "There is no test image of {}; that recall is undefined and counts as 0."),
+    ):
+        names = [figure.name for figure in metrics.undefined if figure.reason == reason]
+        if names:
+            shown = names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], f"{len(names) - MOST_NAMES:,} more"]
+            said.append(words.format(listed(shown)))
+    return said
 
 
 # ------------------------------------------------------------------------------------------------------------ learning

@@ -79,7 +79,7 @@ thead th { border-top: 0; color: var(--soft); font-size: .85rem; vertical-align:
 th:last-child, td:last-child { padding-right: 0; }
 .number { text-align: right; white-space: nowrap; }
 thead .number { white-space: normal; }
-tbody th { min-width: 5rem; }
+tbody th { min-width: 6rem; overflow-wrap: anywhere; }
 .layers th, .layers td:nth-child(3), .layers td:nth-child(7) { white-space: nowrap; }
 .layers thead th { white-space: normal; }
 
@@ -87,7 +87,10 @@ tbody th { min-width: 5rem; }
 .matrix th, .matrix td, .matrix th:last-child, .matrix td:last-child { padding: .35rem .5rem; }
 .matrix th:first-child { padding-left: 0; }
 .matrix td { min-width: 2.6rem; border: 1px solid var(--paper); text-align: right; }
-.matrix thead th { max-width: 9rem; overflow-wrap: anywhere; white-space: normal; }
+.matrix tbody th { position: sticky; left: 0; max-width: 14rem; overflow-wrap: anywhere; background: var(--paper); }
+.matrix .upright { vertical-align: bottom; }
+.upright span { display: inline-block; max-height: 11rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  writing-mode: vertical-rl; transform: rotate(180deg); }
 .matrix .corner { text-align: left; }
 
 figure { margin-bottom: 1.75rem; }
@@ -101,6 +104,7 @@ footer { margin-top: 3rem; padding-top: .75rem; border-top: 1px solid var(--rule
   body { padding: 1.25rem 1rem 3rem; }
   th, td { padding-right: .5rem; }
   .key { gap: .5rem 1.5rem; }
+  .matrix tbody th { max-width: 8rem; }
   .facts div { display: block; }
   caption span { width: calc(100vw - 2rem); }
   figure img { max-width: none; width: auto; height: auto; }
@@ -118,7 +122,7 @@ footer { margin-top: 3rem; padding-top: .75rem; border-top: 1px solid var(--rule
   table { font-size: .85rem; }
   .matrix { font-size: .75rem; }
   .matrix td { min-width: 0; }
-  .matrix th, .matrix td { padding: .2rem .3rem; }
+  .matrix th, .matrix td, .matrix th:last-child, .matrix td:last-child { padding: .2rem .3rem; }
   td { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   a { color: inherit; text-decoration: none; }
 }

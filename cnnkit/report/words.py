@@ -50,7 +50,7 @@ def seconds(value: float | None) -> str:
     """`0.0350 s`, `1.25 s`, `12.3 s`, `2 min 5 s`, `1 h 12 min`."""
     if value is None:
         return NOTHING
-    if value >= 3600:
+    if round(value) >= 3600:
         minutes = round(value / 60)
         return f"{minutes // 60} h {minutes % 60} min"
     if value >= 59.95:
