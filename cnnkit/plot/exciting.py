@@ -116,7 +116,9 @@ def _range_of(data: Dataset) -> tuple[float, float]:
 def _words(
     model: Model, data: Dataset, op: Conv2DOp, found: dict[int, list[ExcitingPatch]], *, with_kernel: bool
 ) -> str:
-    names = model.class_names or data.class_names
+    names = data.class_names or model.class_names
+    if names and len(names) < data.classes:  # patches may come from a data set of other things
+        names = None
     words = [
         (
             f"For {counted(len(found), 'filter')} of layers[{op.layer}], a Conv2D, the patches of {counted(len(data), 'image')} "
