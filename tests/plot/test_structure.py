@@ -39,9 +39,19 @@ def circles(made):
     return [sorted(columns[x]) for x in sorted(columns)]
 
 
+def assert_that_words_are_clear_of_boxes(made):
+    """To be called when the picture has been drawn."""
+    for text in made.axes[0].texts:
+        for patch in [*patches(made, Rectangle), *patches(made, Polygon)]:
+            over = text.get_window_extent().overlaps(patch.get_window_extent())
+            assert not over or not text.get_text(), f"{text.get_text()!r} lies over a box"
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_can_be_read(name, legible):
-    legible(architecture(load_preset(name).model))
+    made = architecture(load_preset(name).model)
+    legible(made)
+    assert_that_words_are_clear_of_boxes(made)
 
 
 def test_every_layer_stands_there_with_shape_settings_and_parameters(legible):
@@ -88,7 +98,8 @@ def test_boxes_grow_with_their_sides_and_channels():
     assert first.get_height() > first.get_width()
     tops = patches(made, Polygon)[::2]  # the upper faces, whose slant is the depth
     depths = [top.get_xy()[1][0] - top.get_xy()[0][0] for top in tops]
-    assert depths[0] < depths[1] == depths[2]
+    assert 2 * depths[0] < depths[1]
+    assert depths[1] == pytest.approx(depths[2])
 
 
 def test_many_layers_wrap(legible):
@@ -154,6 +165,7 @@ def test_extreme_shapes_are_drawn(shape, legible):
         Model(input_shape=shape, layers=[Conv2D(filters=9999, kernel_size=1), Flatten(), Dense(units=10**6)])
     )
     legible(made)
+    assert_that_words_are_clear_of_boxes(made)
     for patch in patches(made, Rectangle):
         assert 0.05 <= patch.get_width() <= 1.2
         assert 0.05 <= patch.get_height() <= 1.2
