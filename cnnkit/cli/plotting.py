@@ -231,7 +231,8 @@ def _kept_mistakes(run: Path, count: int) -> Mistakes:
     path = run / "mistakes.npz"
     if not path.exists():
         common.find_checkpoint(run)  # its message, where there is no run at all
-        raise OptionError(f"{path} is not there, so the mistakes have to be found. Name the data set: {judge}.")
+        lack = f"{path} is not there" if run.is_dir() else f"{run} is a checkpoint, which keeps no mistakes"
+        raise OptionError(f"{lack}, so the mistakes have to be found. Name the data set: {judge}.")
     found = Mistakes.load(path)
     if len(found) < min(count, found.total):
         common.notes.print(f"note: the run has kept {len(found)} of {found.total:,}. For more: {judge}", soft_wrap=True)

@@ -177,6 +177,9 @@ def test_without_kept_mistakes_the_data_has_to_be_named(cnnkit):
     assert done.code == 2
     assert f"{Path('run/mistakes.npz')} is not there" in done.err
     assert "Name the data set: cnnkit plot mistakes run DATASET." in done.err
+    done = cnnkit("plot", "mistakes", "run/model.safetensors")
+    assert done.code == 2
+    assert "run/model.safetensors is a checkpoint, which keeps no mistakes" in done.err.replace("\\", "/")
     done = cnnkit("plot", "mistakes", "nowhere")
     assert done.code == 1
     assert "cannot read nowhere: there is no such file" in done.err
