@@ -114,6 +114,7 @@ summary { cursor: pointer; color: var(--link); padding: .15rem 0; }
 @media (max-width: 40rem) {
   body { padding: 1.25rem 1rem 3rem; }
   th, td { padding-right: .5rem; }
+  .matrix .whole { white-space: normal; }
   .bars li { grid-template-columns: minmax(0, 1fr) auto; padding-top: .4rem; }
   .bars li svg { grid-row: 2; grid-column: 1 / -1; }
   .all tbody th { width: 55%; }
