@@ -124,8 +124,8 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
             NonFiniteLoss: The loss became NaN or infinite.
         """
         rows, targets = self._checked(X, y, reset=True)
-        check_classification_targets(targets)
         try:
+            check_classification_targets(targets)
             classes, labels = np.unique(targets, return_inverse=True)
         except TypeError as error:  # texts beside numbers, or None
             raise DataError(f"y has labels that cannot be put in order: {error}. Give labels of one kind.") from error
