@@ -159,6 +159,9 @@ def test_filters_are_those_that_are_named_and_fewer_images_give_fewer_patches():
     found = find_patches(model, initial(model), data, filters=[2, 0, 2], count=8)
     assert {number: len(patches) for number, patches in found.items()} == {2: 2, 0: 2}
     assert list(found) == [2, 0]
+    every = find_patches(model, initial(model), data, count=8)
+    for number in (0, 2):
+        assert [one.value for one in found[number]] == [one.value for one in every[number]]
 
 
 def test_integers_go_in_as_they_are():
