@@ -464,6 +464,8 @@ def _problem(details: Any, class_name: str) -> Problem:
             kind = str(context["tag"])
             near = difflib.get_close_matches(kind, LAYER_KINDS, n=1)
             fix = f'Write kind = "{near[0]}"' if near else "Use one of these kinds"
+            if near and near[0].endswith("2d") and kind.lower().endswith(("1d", "3d")):
+                fix = _fix_of_dimensions(kind, near[0])
             return Problem(f"{path}.kind", f"is {kind!r}, not a kind of layer; kinds are {', '.join(LAYER_KINDS)}", fix)
         case "union_tag_not_found" if isinstance(value, type):
             fix = f"Write {value.__name__}(), with its fields between the parentheses"
@@ -481,6 +483,14 @@ def _problem(details: Any, class_name: str) -> Problem:
             return Problem(
                 path, f"is {_short(value)}; {details['msg'][:1].lower()}{details['msg'][1:]}", f"Correct {field}"
             )
+
+
+def _fix_of_dimensions(kind: str, flat: str) -> str:
+    """What to write in place of a layer over sequences (`conv1d`) or videos (`conv3d`): the layer over images, `flat`."""
+    size = "kernel_size" if flat == "conv2d" else "pool_size"
+    if kind.lower().endswith("1d"):
+        return f'Write kind = "{flat}" with {size} (1, n), on input_shape (1, length, channels): a sequence is one row'
+    return f'Write kind = "{flat}", and give the frames of a video as images: predict each, and take the mean'
 
 
 def _fields_of(owner: str) -> tuple[str, ...]:
