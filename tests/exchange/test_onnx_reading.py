@@ -4,6 +4,7 @@ Two judges that know nothing of cnnkit say what a graph computes: ONNX's referen
 """
 
 import random
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +16,8 @@ from onnx.reference import ReferenceEvaluator
 
 from cnnkit import CheckpointError, ModelError, ReLU, predict
 from cnnkit.exchange import export_model, import_model
+from cnnkit.exchange.from_onnx import read_onnx
+from cnnkit.exchange.onnx_layers import OPERATORS
 
 FLOAT = TensorProto.FLOAT
 RNG = np.random.default_rng(5)
@@ -696,7 +699,7 @@ def test_a_file_cut_off_anywhere_or_with_any_byte_changed_is_never_a_foreign_err
                     del data[place : place + rng.choice([1, 2, 20, len(data)])]
             data = data or bytearray(1)
         try:
-            import_model(saved(bytes(data)))
+            read_onnx(saved(bytes(data)))
             outcomes["read"] += 1
         except (CheckpointError, ModelError) as error:
             assert "model.onnx" in str(error)  # noqa: PT017 - many errors, all of them ours
@@ -734,7 +737,13 @@ def test_any_field_of_any_node_and_array_may_hold_anything(saved):
             case _:
                 del made.input[rng.randrange(len(made.input)) :]
         try:
-            import_model(saved(proto))
+            read_onnx(saved(proto))
         except (CheckpointError, ModelError):
             refused += 1
     assert 100 < refused < 300
+
+
+def test_every_operator_that_is_read_is_on_the_page():
+    page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "export-and-import.md"
+    section = page.read_text(encoding="utf-8").partition("## From ONNX")[2].partition("\n## ")[0]
+    assert [name for name in OPERATORS if f"`{name}`" not in section] == []
