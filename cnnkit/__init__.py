@@ -82,6 +82,7 @@ _SUBMODULES = (
     "rewriting",
     "running",
     "scaffold",
+    "sklearn",
     "summary",
     "tables",
     "worked",
