@@ -210,7 +210,9 @@ def _spread(names: Sequence[str], runs: Sequence[FinishedRun], told: Sequence[Ma
             f"{listed([names[at] for at in group])}: {counted(len(group), 'run')} that differ in the seed alone ({listed(seeds)}). "
             "The spread is the sample standard deviation."
         )
-        blocks.append(Table(f"spread-{len(blocks) + 1}", caption, ["Figure", "Mean", "Spread", "Lowest", "Highest"], rows))
+        blocks.append(
+            Table(f"spread-{len(blocks) + 1}", caption, ["Figure", "Mean", "Spread", "Lowest", "Highest"], rows)
+        )
     return [Section("spread", "Mean and spread over seeds", blocks)] if blocks else []
 
 

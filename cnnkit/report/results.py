@@ -151,8 +151,9 @@ def _history(run: FinishedRun) -> Table:
     columns += [
         ("Learning rate", [f"{record.learning_rate:g}" for record in history]),
         ("Training took", [seconds(record.seconds_train) for record in history]),
-        ("Judging took", [seconds(record.seconds_evaluate) for record in history]),
     ]
+    if any(record.train is not None or record.validation is not None for record in history):
+        columns.append(("Judging took", [seconds(record.seconds_evaluate) for record in history]))
     if any(record.best for record in history):
         best = max(record.epoch for record in history if record.best)
         columns.append(("Weights", [Cell("best", strong=True) if r.epoch == best else "" for r in history]))
