@@ -89,6 +89,13 @@ def test_more_classes_have_no_numbers_but_their_shades(legible):
     legible(confusion_matrix(Metrics(np.eye(100, dtype=int))))
 
 
+def test_up_to_60_classes_are_named(legible):
+    for classes, named in ((60, True), (61, False)):
+        names = [f"name {number}" for number in range(classes)]
+        texts = legible(confusion_matrix(Metrics(np.eye(classes, dtype=int), class_names=names)))
+        assert ("name 59" in texts) == named
+
+
 def test_numbers_can_be_told_from_their_shade():
     counts = np.array([[row, 100 - row] for row in range(0, 101, 10)])
     made = confusion_matrix(Metrics(np.pad(counts, ((0, 0), (0, 9)))))

@@ -93,7 +93,9 @@ def test_names_are_shown_as_they_are_and_long_ones_with_both_ends(legible):
 @pytest.mark.parametrize("count", [None, 7])
 def test_images_of_any_shape_keep_it(shape, count, legible):
     made = images(numbered([0, 1, 2] * 3, shape, ["a", "bb", "a longer name"]), count=count)
-    legible(made)
+    texts = legible(made)
+    assert "bb" in texts
+    assert any(text.startswith("a lo") for text in texts)
     ((left, bottom), (right, top)) = made.axes[0].transData.transform(
         np.reshape(made.axes[0].images[0].get_extent(), (2, 2)).T
     )
