@@ -1,8 +1,11 @@
 """Pictures that look inside a model show the very numbers, and their words can be read."""
 
+import io
+
 import numpy as np
 import pytest
 from matplotlib.colors import Normalize
+from PIL import Image
 
 from cnnkit import (
     AvgPool2D,
@@ -114,6 +117,22 @@ def test_kernels_before_and_after_have_one_scale_with_grey_at_zero():
         np.testing.assert_array_equal(tiles(axes), kernel[:, :, 0].transpose(2, 0, 1))
     assert "Kernel 4 changed most" in made.alt
     assert "Grey is 0, black -3, white 3." in made.alt
+
+
+def test_a_tile_stands_upright():
+    model = Model(input_shape=(4, 4, 1), layers=[Conv2D(filters=1, kernel_size=2, use_bias=False)])
+    made = kernels(model, {"0.kernel": np.array([[1, -1], [-1, -1]], np.float32).reshape(2, 2, 1, 1)})
+    with Image.open(io.BytesIO(made.png())) as image:
+        greys = np.asarray(image.convert("L"))
+    made.set_dpi(144)
+    made.canvas.draw()
+    axes = made.axes[0]
+    left, top = axes.images[0].get_extent()[0], min(axes.images[0].get_extent()[2:])
+    found = []
+    for down, across in ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
+        x, y = axes.transData.transform((left + across, top + down))
+        found.append(int(greys[round(len(greys) - y), round(x)]))
+    assert found == [255, 0, 0, 0]
 
 
 def test_channels_stand_under_each_other_filter_by_filter():
@@ -251,8 +270,11 @@ def test_what_lies_over_padding_is_hatched():
 
 
 def test_kernels_that_do_not_multiply_pixels_are_not_shown_beside_patches():
-    made = exciting_patches(COLOUR, trained(COLOUR), data(COLOUR), layer=2, filters=[7, 8], count=4)
-    assert len(made.axes[0].images) == 8
+    model = Model(input_shape=(8, 7, 1), layers=[Conv2D(filters=2, kernel_size=2), Conv2D(filters=3, kernel_size=2)])
+    assert len(exciting_patches(model, trained(model), data(model), filters=[0, 1], count=4).axes[0].images) == 10
+    assert (
+        len(exciting_patches(model, trained(model), data(model), layer=1, filters=[0, 1], count=4).axes[0].images) == 8
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- convolution
@@ -310,6 +332,14 @@ def test_pooling_frames_the_chosen_cells_and_shows_both_maps():
     assert frames == {(1, 0), (3, 1), (0, 2), (2, 2)}  # (column, row)
     assert scale(before.images[0]) == scale(after.images[0]) == (0, 7)
     assert "The highest of all is 7, at row 2, column 0 of the map before." in made.alt
+
+
+def test_frames_are_where_the_cells_are_behind_padding():
+    model = Model(input_shape=(3, 3, 1), layers=[MaxPool2D(pool_size=2, padding=((1, 0), (1, 0)))])
+    image = np.arange(9, dtype=np.float32).reshape(3, 3, 1)
+    before = max_pooling(model, {}, image).axes[0]
+    frames = {tuple(np.round(patch.get_center(), 6)) for patch in before.patches if patch.get_width() < 1}
+    assert frames == {(1, 1), (3, 1), (1, 3), (3, 3)}
 
 
 def test_in_large_maps_the_chosen_cells_have_a_dot():
