@@ -176,6 +176,14 @@ def test_trace_shows_the_next_step_of_the_run(cnnkit, run, test):
     assert data == {"run": str(run), **json.loads(json.dumps(expected.to_dict())), "out": None}
 
 
+def test_the_image_may_be_one_of_the_training_part(cnnkit, run, npz):
+    train, test = library.load_dataset(npz)
+    assert train.images[1].mean() != test.images[1].mean()
+    for part, data in (("train", train), ("test", test)):
+        found = cnnkit("trace", run, "--part", part, "--index", 1, "--no-gradients", "--json").json
+        assert found["arrays"]["image"]["mean"] == pytest.approx(data.images[1].mean())
+
+
 def test_all_arrays_of_a_trace_go_to_a_file(cnnkit, run):
     done = cnnkit("trace", run, "--out", "step.npz")
     with np.load("step.npz") as arrays:
