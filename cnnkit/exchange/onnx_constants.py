@@ -55,7 +55,7 @@ def fold(node: Node, opset: int, inputs: Sequence[Numbers | None]) -> Numbers:
     """The first output of a node in `FOLDED` whose inputs are all known. Raises `Unreadable`."""
     try:
         with np.errstate(all="ignore"):
-            return FOLDED[node.operator](_Call(node, opset, inputs))
+            return np.asarray(FOLDED[node.operator](_Call(node, opset, inputs)))
     except (ValueError, TypeError, IndexError, OverflowError, ZeroDivisionError) as error:
         message = f"cannot be worked out from its constants ({short(str(error))})"
         raise Unreadable(message, "Export the model again") from error
@@ -71,6 +71,8 @@ class _Call:
         array = self.inputs[number]
         if array is None:
             raise ValueError(f"input {number} is left out")
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"an input {number} that depends on the images")  # noqa: TRY004 - caught as the others are
         return array
 
     def attribute(self, name: str, default: Any) -> Any:

@@ -14,7 +14,7 @@ from models import MODELS, parameters_of, random_model
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from cnnkit import CheckpointError, ModelError, ReLU, predict
+from cnnkit import CheckpointError, Dense, ModelError, ReLU, predict
 from cnnkit.exchange import export_model, import_model
 from cnnkit.exchange.from_onnx import read_onnx
 from cnnkit.exchange.onnx_layers import OPERATORS
@@ -238,6 +238,10 @@ CASES = {
         then_dense(node("MaxPool", None, kernel_shape=[3, 2], strides=[2, 2], ceil_mode=1), features=3 * 4 * 4),
         FIRST,
     ),
+    "max pool ceil, whose last window would begin in the padding": (
+        [node("MaxPool", None, kernel_shape=[2, 2], strides=[3, 1], pads=[0, 0, 1, 0], ceil_mode=1)],
+        FIRST,
+    ),
     "average pool": (
         then_dense(node("AveragePool", None, kernel_shape=[3, 2], strides=[3, 2]), features=3 * 3 * 3),
         FIRST,
@@ -441,6 +445,11 @@ def test_nan_among_the_weights_stays(saved):
     assert np.array_equal(parameters["0.kernel"], kernel, equal_nan=True)
 
 
+def test_a_bias_of_one_number_behind_a_matmul_is_the_bias_of_the_layer(saved):
+    nodes = [node("MatMul", None, numbers(4, 1)), node("Add", None, numbers(1))]
+    assert import_model(saved(graph(nodes, (4,))))[0].layers == (Dense(units=1),)
+
+
 # --------------------------------------------------------------------------------------------- what we have no word for
 
 REFUSED = {
@@ -513,6 +522,8 @@ REFUSED = {
         [*FLAT, node("Gemm", None, np.ones((189, 2), np.float16))],
         "as FLOAT16; cnnkit reads models in FLOAT",
     ),
+    "axes that are images": ([node("Squeeze", "x", "x")], "Squeeze 'n0'"),
+    "pads that are images": ([node("Relu", None), node("Pad", np.ones(8, np.float32), None)], "Pad 'n1'"),
     "images as an integer": ([node("Cast", None, to=TensorProto.INT32)], "another type than FLOAT"),
     "what grows from constants": (
         [node("Concat", *[np.zeros(4000, np.float32)] * 3, axis=0, output="c"), node("Add", "x", "c")],
@@ -675,6 +686,13 @@ def test_a_graph_that_contradicts_itself_is_damaged(change, message, saved):
     change(proto.graph)
     with pytest.raises(CheckpointError, match=message or "needs 'y', which no node before it gives"):
         import_model(saved(proto))
+
+
+def test_a_name_that_is_no_text_is_damage(saved):
+    data = graph([node("Relu", None)], FIRST).SerializeToString()
+    for name in (b"n0", b"Relu"):
+        with pytest.raises(CheckpointError, match="a name in it is no text"):
+            import_model(saved(data.replace(name, b"\xff" * len(name))))
 
 
 def test_a_file_cut_off_anywhere_or_with_any_byte_changed_is_never_a_foreign_error(saved, tmp_path):
