@@ -54,6 +54,16 @@ def _stay_on_the_site(app, docname, source):
     source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[^)]+)\)", named, source[0])
 
 
+def _usable_by_all(_app, _page, _template, context, _tree):
+    """A keyboard reaches what scrolls, and the headings of the menu have a level: neither Sphinx nor the theme does it."""
+    for part in ("body", "furo_navigation_tree"):
+        if part in context:
+            text = context[part].replace("<pre>", '<pre tabindex="0">')
+            text = text.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
+            context[part] = text.replace('role="heading">', 'role="heading" aria-level="2">')
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("html-page-context", _usable_by_all, priority=900)  # after the theme's own
     app.connect("source-read", _stay_on_the_site)
