@@ -25,7 +25,7 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is ther
 def export(
     model: Annotated[str, typer.Argument(help="A run folder or a checkpoint; with --seed a preset or a model file.")],
     format_: Annotated[
-        str | None, typer.Option("--format", "-f", help="keras, savedmodel, ... Default: what --out ends with.")
+        str | None, typer.Option("--format", "-f", help="onnx, keras, savedmodel, ... Default: what --out ends with.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Default: MODEL's name and the format's.")] = None,
     seed: Annotated[
@@ -34,7 +34,7 @@ def export(
     force: ForceOption = False,
     json_: common.JsonOption = False,
 ) -> None:
-    """Write a model for another program: Keras, TensorFlow."""
+    """Write a model for another program: ONNX, Keras, TensorFlow."""
     if out is None:
         if format_ is None:
             raise OptionError("export needs a format: --format keras, or --out model.keras.")
@@ -54,9 +54,9 @@ def export(
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="A file of another program, such as a Sequential in a .keras file.")],
+    file: Annotated[Path, typer.Argument(help="A file of another program: an .onnx file, a Sequential in a .keras file.")],
     format_: Annotated[
-        str | None, typer.Option("--format", "-f", help="keras, ... Default: what FILE ends with.")
+        str | None, typer.Option("--format", "-f", help="onnx, keras, ... Default: what FILE ends with.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The checkpoint to write. Default: FILE's name, .safetensors.")

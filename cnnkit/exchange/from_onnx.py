@@ -87,6 +87,8 @@ def _walked(graph: Graph) -> Walk:
         found = _ways(value)
         problems += [found] if isinstance(found, Problem) else []
         ways += [] if isinstance(found, Problem) else found
+    if MODEL_KEY in graph.metadata:  # we write channels last, also where no operator tells
+        ways.sort(key=lambda way: way is not None and way.axes == CHANNELS_FIRST)
     batch = sources[0].sizes[0] if sources and sources[0].sizes else None
     walks = []
     for source in [None] if problems else ways:

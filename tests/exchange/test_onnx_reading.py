@@ -14,7 +14,7 @@ from models import MODELS, parameters_of, random_model
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from cnnkit import CheckpointError, Dense, ModelError, ReLU, predict
+from cnnkit import CheckpointError, Dense, Flatten, Model, ModelError, ReLU, Softmax, initial_parameters, predict
 from cnnkit.exchange import export_model, import_model
 from cnnkit.exchange.from_onnx import read_onnx
 from cnnkit.exchange.onnx_layers import OPERATORS
@@ -93,6 +93,15 @@ def test_a_file_of_ours_comes_back_exactly(name, tmp_path):
     assert back == model
     assert list(numbers_back) == list(parameters)
     assert all(np.array_equal(numbers_back[key], parameters[key]) for key in parameters)
+
+
+@pytest.mark.parametrize("shape", [(9, 9, 5), (3, 5, 4), (4, 3, 3), (1, 7, 2)])
+def test_a_file_of_ours_comes_back_exactly_where_no_operator_tells_how_its_images_lie(shape, tmp_path):
+    model = Model(input_shape=shape, layers=[ReLU(), Flatten(), Dense(units=3), Softmax()])
+    parameters = initial_parameters(model, seed=0)
+    found, numbers = import_model(export_model(model, parameters, tmp_path / "m.onnx"))
+    assert found == model
+    assert all(np.array_equal(numbers[name], array) for name, array in parameters.items())
 
 
 def test_deep_models_of_many_layers_come_back_exactly(tmp_path):
