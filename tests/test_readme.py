@@ -21,7 +21,7 @@ def blocks(language):
 
 def test_the_first_two_commands_install_and_run_and_install_and_test():
     first, second = blocks("sh")[:2]
-    assert re.fullmatch(r"python -m pip install '\.\[data\]' && cnnkit train .*\n", first)
+    assert re.fullmatch(r"python -m pip install '\.\[data,plot\]' && cnnkit train .*\n", first)
     assert re.fullmatch(r"python -m pip install -e '\.\[test\]' && python -m pytest.*\n", second)
 
 

@@ -48,6 +48,7 @@ STYLE: Final[Any] = {
     "axes.grid": False,
     "grid.color": GRID,
     "text.color": INK,
+    "text.parse_math": False,  # a class may be called $x$
     "xtick.color": SOFT,
     "ytick.color": SOFT,
     "legend.frameon": False,
