@@ -113,6 +113,21 @@ def find_model(name_or_path: str) -> Preset:
     return Preset(model.name or path.stem, "", model, Adam(learning_rate=1e-3), 64, 1)
 
 
+def is_trained(name_or_path: str) -> bool:
+    """Whether this is a run folder or a checkpoint file, and not a preset or a model file."""
+    path = Path(name_or_path)
+    return (
+        bool(name_or_path) and name_or_path not in preset_names() and (path.is_dir() or path.suffix == ".safetensors")
+    )
+
+
+def find_layers(name_or_path: str) -> Model:
+    """The model of a preset, a model file, a run folder or a checkpoint file."""
+    if is_trained(name_or_path):
+        return find_checkpoint(Path(name_or_path)).model
+    return find_model(name_or_path).model
+
+
 def find_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint `path`, or the result in the run folder `path`."""
     if path.is_dir():

@@ -29,12 +29,14 @@ SHADES = " .:-=+*#%@"
 
 
 def summary(
-    model: Annotated[str, typer.Argument(help="A preset (see `cnnkit models`) or a model file.")],
+    model: Annotated[
+        str, typer.Argument(help="A preset (see `cnnkit models`), a model file, a run folder, or a checkpoint file.")
+    ],
     json_: common.JsonOption = False,
     html: Annotated[bool, typer.Option("--html", help="Print an HTML table.")] = False,
 ) -> None:
     """Show a model layer by layer: shapes, parameters, multiply-adds, memory, receptive fields."""
-    table = summarize(common.find_model(model).model.plan())
+    table = summarize(common.find_layers(model).plan())
     if json_:
         common.print_json(table.to_dict())
     else:

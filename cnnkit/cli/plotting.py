@@ -16,9 +16,7 @@ from cnnkit.errors import CheckpointError, DataError, OptionError
 from cnnkit.history import EpochRecord
 from cnnkit.metrics import Metrics
 from cnnkit.mistakes import Mistakes, worst_mistakes
-from cnnkit.model import Model
 from cnnkit.plugins import get_backend
-from cnnkit.presets import preset_names
 
 if TYPE_CHECKING:
     from cnnkit.plot import Picture  # needs matplotlib, which nothing but drawing loads
@@ -101,14 +99,14 @@ def architecture(
 ) -> None:
     """The layers of a model with their shapes. Default file: architecture.png in the run folder, or architecture-MODEL.png."""
     path = Path(model)
-    trained = model not in preset_names() and (path.is_dir() or path.suffix == ".safetensors")
-    default = folder_of(path) / "architecture.png" if trained else Path(f"architecture-{path.stem}.png")
+    default = (
+        folder_of(path) / "architecture.png" if common.is_trained(model) else Path(f"architecture-{path.stem}.png")
+    )
 
     def draw() -> Picture:
         from cnnkit import plot
 
-        found: Model = common.find_checkpoint(path).model if trained else common.find_model(model).model
-        return plot.architecture(found)
+        return plot.architecture(common.find_layers(model))
 
     write_picture(draw, out, default, json_)
 

@@ -40,6 +40,16 @@ def test_summary_of_a_preset(cnnkit):
     assert "13 x 13 x 16" in done.out
 
 
+def test_summary_of_a_run_folder_and_of_its_checkpoint_is_that_of_the_model_that_was_trained(
+    cnnkit, model_file, tmp_path
+):
+    found = Model.from_toml(Path(model_file).read_text())
+    (tmp_path / "a run").mkdir()
+    path = package.save(tmp_path / "a run" / "model.safetensors", found, package.initial_parameters(found, seed=0))
+    assert "435" in cnnkit("summary", path.parent).out
+    assert cnnkit("summary", path.parent).out == cnnkit("summary", path).out == cnnkit("summary", model_file).out
+
+
 class Rows(HTMLParser):
     def __init__(self):
         super().__init__()
