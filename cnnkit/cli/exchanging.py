@@ -54,7 +54,9 @@ def export(
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="A file of another program: an .onnx file, a Sequential in a .keras file.")],
+    file: Annotated[
+        Path, typer.Argument(help="A file of another program: an .onnx file, a Sequential in a .keras file.")
+    ],
     format_: Annotated[
         str | None, typer.Option("--format", "-f", help="onnx, keras, ... Default: what FILE ends with.")
     ] = None,
