@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnkit.plot.picture import LINES, MARKERS, SERIES, Picture, picture
 from cnnkit.plot.words import AS_WRITTEN, short
+from cnnkit.report.words import share
 
 TITLES = {"loss": "Loss while learning", "accuracy": "Accuracy"}
 
@@ -45,7 +46,7 @@ def _in_words(names: Sequence[str], runs: Sequence[Mapping[str, Sequence[float]]
     said = []
     for name, lines in zip(names, runs, strict=True):
         told = [
-            f"{'loss' if panel == 'loss' else f'accuracy on {part} images'} from {figures[0]:.4f} to {figures[-1]:.4f}"
+            f"{'loss' if panel == 'loss' else f'accuracy on {part} images'} from {share(figures[0])} to {share(figures[-1])}"
             for panel, figures in lines.items()
         ]
         epochs = len(lines["loss"])

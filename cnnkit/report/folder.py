@@ -14,17 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from cnnkit.checkpoints import Checkpoint, load
-from cnnkit.errors import CheckpointError, TrainingError
+from cnnkit.errors import CheckpointError, DataError, TrainingError
 from cnnkit.history import EpochRecord
 from cnnkit.metrics import Metrics
 from cnnkit.mistakes import Mistakes
+from cnnkit.report import written
 
 MISTAKES: Final = "mistakes.npz"
-REQUEST_NAMES: Final = ("model", "dataset", "backend", "seed", "limit", "validation", "patience", "command")
-RESULT_NAMES: Final = (
-    *("dataset", "backend", "device", "precision", "options", "seed", "epochs", "batch_size", "optimizer", "images"),
-    *("train", "test", "seconds", "memory", "history", "message", "versions", "out"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,34 +80,34 @@ def read_run(folder: str | Path) -> FinishedRun:
             f"the run {folder} is not finished: there is no {folder / 'metrics.json'}. Finish it with: "
             f"cnnkit train --resume {shlex.quote(str(folder))}"
         )
-    request = _object(folder / "run.json", REQUEST_NAMES)
-    result = _object(folder / "metrics.json", RESULT_NAMES)
+    request = _object(folder / "run.json", written.Request)
+    result = _object(folder / "metrics.json", written.Result)
     try:
         return FinishedRun(
             folder=folder,
             request=request,
             result=result,
-            history=tuple(EpochRecord(**record) for record in result["history"]),
+            history=tuple(map(_record, result["history"])),
             epochs_written=_lines(folder / "history.jsonl"),
             train=_metrics(result["train"]),
             test=_metrics(result["test"]),
             checkpoint=load(folder / "model.safetensors"),
             mistakes=Mistakes.load(folder / MISTAKES) if (folder / MISTAKES).exists() else None,
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, DataError) as error:
         raise _damaged(folder / "metrics.json", repr(error)) from error
 
 
-def _object(path: Path, names: Sequence[str]) -> dict[str, Any]:
+def _object(path: Path, kind: type[written.Request | written.Result]) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
         raise _damaged(path, str(error)) from error
-    missing = [name for name in names if not isinstance(data, dict) or name not in data]
-    if missing:
-        raise _damaged(path, f"there is no {missing[0]!r} in it")
+    wrong = written.what_is_wrong(kind, data)
+    if wrong:
+        raise _damaged(path, wrong)
     return dict(data)
 
 
@@ -121,11 +117,24 @@ def _damaged(path: Path, why: str) -> CheckpointError:
 
 def _lines(path: Path) -> int:
     try:
-        return len(path.read_text(encoding="utf-8").splitlines())
+        return len(path.read_bytes().splitlines())
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror or error}. A run leaves it in its folder."
         ) from error
+
+
+def _record(line: Mapping[str, Any]) -> EpochRecord:
+    """A line of the history again, in which what JSON could not hold is NaN."""
+    parts = {name: line[name] and _with_nan(line[name]) for name in ("train", "validation")}
+    return EpochRecord(**{**_with_nan(line), **parts})
+
+
+def _with_nan(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: math.nan if value is None and name in ("loss", "running_loss") else value
+        for name, value in figures.items()
+    }
 
 
 def _metrics(figures: Mapping[str, Any]) -> Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from datetime import datetime
@@ -23,7 +24,7 @@ def printable(text: object) -> str:
 
 def share(value: float | None) -> str:
     """`0.9740`: a figure from 0 to 1, or a loss."""
-    return NOTHING if value is None else f"{value:.4f}"
+    return NOTHING if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def signed(value: float | None) -> str:

@@ -1,6 +1,8 @@
 """The report of a run: that it says what scikit-learn, the files of the run and arithmetic say."""
 
+import functools
 import json
+import operator
 import re
 import shlex
 
@@ -10,7 +12,7 @@ import sklearn.metrics
 
 import cnnkit
 from cnnkit.errors import CheckpointError, TrainingError
-from cnnkit.report import document_of, write_report
+from cnnkit.report import document_of, pictures, write_report
 from cnnkit.report.markdown import to_markdown
 
 
@@ -222,6 +224,64 @@ def test_damaged_figures_are_an_error_of_ours(run, figures, wrong):
     (run / "metrics.json").write_text(json.dumps({**figures, **wrong}))
     with pytest.raises(CheckpointError, match=r"metrics.json is damaged"):
         write_report(run)
+
+
+def _places(data, before=()):
+    """The way to every value in JSON, to the first of each list."""
+    for name, value in data.items() if isinstance(data, dict) else list(enumerate(data))[:1]:
+        yield (*before, name)
+        if isinstance(value, dict | list):
+            yield from _places(value, (*before, name))
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "run.json"])
+def test_whatever_is_edited_in_the_files_of_a_run_is_told_or_an_error_of_ours(run, file, monkeypatch):
+    monkeypatch.setattr(pictures.Studio, "plot", None)
+    text = (run / file).read_text()
+    refused = 0
+    for *way, last in _places(json.loads(text)):
+        for wrong in (KeyError, None, "x", [], {}, float("inf")):
+            data = json.loads(text)
+            place = functools.reduce(operator.getitem, way, data)
+            if wrong is KeyError:
+                del place[last]
+            else:
+                place[last] = wrong
+            (run / file).write_text(json.dumps(data))
+            try:
+                to_markdown(document_of([run]))
+            except CheckpointError as error:
+                assert f"{file} is damaged: " in str(error)  # noqa: PT017 - either is right
+                refused += 1
+    assert refused > 50
+
+
+def test_an_edited_file_is_named_with_the_place(run, figures):
+    figures["seconds"]["train"] = "long"
+    (run / "metrics.json").write_text(json.dumps(figures))
+    with pytest.raises(
+        CheckpointError, match=r"metrics\.json is damaged: seconds\.train: input should be a valid number"
+    ):
+        write_report(run)
+
+
+def test_a_history_that_is_no_text_is_still_counted(run, read):
+    """A crash may leave anything in a file; what the report says is in metrics.json."""
+    (run / "history.jsonl").write_bytes(b"\xff\x00\n" * 3)
+    assert "gone on" not in read(write_report(run)).text
+
+
+def test_a_loss_that_overflowed_has_a_curve_without_it_and_a_dash(run, figures, studio):
+    figures["history"][0]["validation"]["loss"] = figures["history"][1]["running_loss"] = None
+    (run / "metrics.json").write_text(json.dumps(figures))
+    lines = to_markdown(document_of([run])).splitlines()
+    row = next(line for line in lines if line.startswith("| 2 |"))
+    assert row.startswith("| 2 | \N{EN DASH} |")
+    assert "not a finite number in 1 epoch, the first of them epoch 1" in "".join(lines)
+    figures["history"][-1]["running_loss"] = None
+    (run / "metrics.json").write_text(json.dumps(figures))
+    words = next(block for block in document_of([run, studio / "seed-0"]).figures()).picture.alt
+    assert f"loss from {figures['history'][0]['running_loss']:.4f} to \N{EN DASH}" in words
 
 
 def test_a_picture_that_fails_is_an_error_and_keeps_the_figures(run, monkeypatch):
