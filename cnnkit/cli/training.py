@@ -437,11 +437,12 @@ def _judged(
 
 def _machine(request: Request, backend: Backend, started: datetime, *, resumed: bool) -> dict[str, Any]:
     """Where the times were measured, and when: `threads` is None where the backend decides about them itself."""
+    threads = request.options.get("threads", getattr(backend, "threads", None))
     return {
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "threads": request.options.get("threads", getattr(backend, "threads", None)),
+        "threads": threads if isinstance(threads, int) else None,  # what others call so may be anything
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "resumed": resumed,

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cnnkit.backend import Backend
+from cnnkit.cli import training
+from cnnkit.plugins import get_backend
+
 
 @pytest.fixture
 def run(cnnkit, model_file, npz):
@@ -34,6 +38,27 @@ def test_metrics_say_on_what_machine_and_when(cnnkit, model_file, npz):
     started, ended = (datetime.fromisoformat(machine[name]) for name in ("started", "ended"))
     assert started <= ended
     assert started.utcoffset().total_seconds() == 0
+
+
+def test_what_a_backend_calls_threads_may_be_anything(cnnkit, model_file, npz, monkeypatch):
+    class Other(Backend):
+        def __init__(self):
+            self.inner = get_backend("numpy")
+            self.selection = self.inner.selection
+
+        def threads(self):
+            return 3
+
+        def compile(self, plan, parameters):
+            return self.inner.compile(plan, parameters)
+
+        def compile_training(self, plan, state, optimizer):
+            return self.inner.compile_training(plan, state, optimizer)
+
+    monkeypatch.setattr(training, "get_backend", lambda *_, **__: Other())
+    done = cnnkit("train", model_file, npz, "--out", "run", "--json")
+    assert done.json["machine"]["threads"] is None
+    assert "threads as the backend chose" in Path("run/report.html").read_text(encoding="utf-8")
 
 
 def test_a_resumed_run_has_a_new_report(cnnkit, run):
