@@ -206,6 +206,14 @@ def test_the_precision_is_that_of_the_parameters_and_of_the_answer():
     assert quick().fit(X, Y).predict_proba(X).dtype == np.float32
 
 
+def test_in_float64_no_number_of_x_is_rounded():
+    thirds = X / 3
+    fitted = quick(precision="float64", optimizer=Adam()).fit(thirds, Y)
+    data = cnnkit.Dataset(thirds, Y)
+    on = {"batch_size": 32, "epochs": 2, "seed": 0, "precision": "float64"}
+    assert same_state(fitted.state_, cnnkit.fit(fitted.model_, data, None, "numpy-batched", Adam(), **on).state)
+
+
 # ------------------------------------------------------------------------------------------------------------- labels
 
 
