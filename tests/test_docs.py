@@ -49,7 +49,7 @@ class Block:
 
 
 def blocks_of(page):
-    found = re.findall(r"^(?:<!-- (.*?) -->\n)?```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(?:<!-- ((?:(?!-->).)*) -->\n)?```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     return [Block(language, text, remark) for remark, language, text in found]
 
 
@@ -172,3 +172,8 @@ def test_a_command_that_ends_otherwise_or_prints_something_else_is_seen(tmp_path
 def test_the_python_of_a_page_shares_its_names_and_its_folder(tmp_path, authors_machine):
     page = "```sh\necho 3 > there\n```\n```python\nimport pathlib\n\nn = int(pathlib.Path('there').read_text())\n```\n```python\nprint(n)\n```\n```text\n3\n```"
     follow(blocks_of(page), tmp_path, authors_machine)
+
+
+def test_the_remark_of_a_block_is_the_comment_right_before_it():
+    page = "<!-- table 1 -->\n| a |\n<!-- end -->\n\n<!-- not run: hours -->\n```sh\ntrue\n```\n"
+    assert blocks_of(page) == [Block("sh", "true\n", "not run: hours")]
