@@ -36,6 +36,7 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {name: name for name in ("ArrayLike", "Array", "Images", "Labels", "Parameters")}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
@@ -54,6 +55,22 @@ def _stay_on_the_site(app, docname, source):
     source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[^)]+)\)", named, source[0])
 
 
+def _indented_is_code(_app, _what, _name, _of, _options, lines):
+    """In a docstring, an indented block behind a blank line is a formula or code, as in Markdown, and no quotation."""
+    for number, line in reversed(list(enumerate(lines))):
+        begins = line.startswith("    ") and number > 1 and not lines[number - 1].strip()
+        before = next((text for text in reversed(lines[:number]) if text.strip()), "") if begins else ""
+        if begins and not before.startswith((" ", "-", "*", "..")) and not before.endswith("::"):
+            lines[number:number] = ["::", ""]
+
+
+def _plain_names(_app, _what, _name, _of, _options, signature, returns):
+    """Sphinx shows an alias that may be None as TypeAliasForwardRef('Alias') | None."""
+    return tuple(
+        re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text) if text else text for text in (signature, returns)
+    )
+
+
 def _usable_by_all(_app, _page, _template, context, _tree):
     """A keyboard reaches what scrolls, and the headings of the menu have a level: neither Sphinx nor the theme does it."""
     for part in ("body", "furo_navigation_tree"):
@@ -66,4 +83,6 @@ def _usable_by_all(_app, _page, _template, context, _tree):
 def setup(app):
     """Called by Sphinx."""
     app.connect("html-page-context", _usable_by_all, priority=900)  # after the theme's own
+    app.connect("autodoc-process-docstring", _indented_is_code, priority=400)  # before napoleon makes lists of Args
+    app.connect("autodoc-process-signature", _plain_names)
     app.connect("source-read", _stay_on_the_site)
