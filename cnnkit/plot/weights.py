@@ -59,7 +59,7 @@ def kernels(
     title = f"layers[{op.layer}] Conv2D: {part}"
     width = max(3.4, TITLE * len(title), len(shown) * (unit * grid.width + 0.4))
     made = Picture(width, unit * grid.height + (1.1 if before is None else 1.4))
-    made.set_layout_engine("constrained", wspace=0.08)
+    made.set_layout_engine("compressed", wspace=0.08, h_pad=0.12)
     panels = made.subplots(1, len(shown), squeeze=False)[0]
     for axes, kernel, name in zip(panels, shown, names, strict=True):
         tiles = [[kernel[:, :, channel, number] for channel in range(some_channels)] for number in range(some_filters)]

@@ -160,6 +160,15 @@ def test_of_very_many_kernels_some_are_drawn_and_the_title_says_which():
     )
 
 
+@pytest.mark.parametrize(("channels", "filters"), [(1, 32), (3, 32), (3, 8), (4, 6), (8, 12)])
+def test_the_title_of_the_kernels_stands_clear_of_the_names_of_the_panels(channels, filters):
+    model = Model(input_shape=(9, 9, channels), layers=[Conv2D(filters=filters, kernel_size=3)])
+    made = kernels(model, trained(model), before=initial_parameters(model, 1))
+    made.png()
+    title = made._suptitle.get_window_extent()
+    assert all(axes.title.get_window_extent().y1 < title.y0 for axes in made.axes[:2])
+
+
 def test_weights_that_are_no_numbers_are_counted_in_words():
     given = trained(GREY)
     given["1.kernel"][0, 0, 0, :2] = np.nan, np.inf
