@@ -200,6 +200,7 @@ def make_plan(model: spec.Model) -> Plan:
 
     After a problem the work goes on as if its fix had been made, so that the next problem is seen too. Where the fix
     does not tell the shape, nothing is said about shapes until the next Dense layer, whose output is certain again.
+    Behind a window that does not fit nothing is said about windows: they may fit once it does.
     """
     return _Planner(model).run()
 
@@ -211,6 +212,9 @@ class _Planner:
         self.model = model
         self.shape: Shape = model.input_shape
         self.certain = True
+        """Whether the shape is known."""
+        self.sized = True
+        """Whether height and width are known."""
         self.index = 0
         self.operations: list[Operation] = []
         self.parameters: list[ParameterSpec] = []
@@ -324,7 +328,7 @@ class _Planner:
         for axis, (size, (before, _)) in enumerate(zip((height, width), padding, strict=True)):
             first_is_empty = before >= pool_size[axis]
             last_is_empty = (output[axis] - 1) * strides[axis] >= before + size
-            if first_is_empty or last_is_empty:
+            if (first_is_empty or last_is_empty) and self.sized:
                 self.complain_of_shape(
                     "padding",
                     f"is {layer.padding!r}, so that some windows of {times(pool_size)} hold nothing but padding",
@@ -399,15 +403,17 @@ class _Planner:
         dilation: Pair,
     ) -> tuple[PaddingPair, Pair]:
         """Explicit padding and the number of windows along height and width."""
-        padding, output = [], []
+        padding, output, fits = [], [], True
         for axis in (0, 1):
             window = dilation[axis] * (kernel[axis] - 1) + 1
             before, after = _padding(layer.padding, axis, image[axis], window, strides[axis])
             room = image[axis] + before + after - window
-            if room < 0:
+            fits &= room >= 0
+            if room < 0 and self.sized:
                 self.complain_of_size(layer, field_name, axis, image, window, (before, after), strides[axis])
             padding.append((before, after))
             output.append(max(room, 0) // strides[axis] + 1)
+        self.sized &= fits
         return (padding[0], padding[1]), (output[0], output[1])
 
     def complain_of_size(
@@ -425,11 +431,11 @@ class _Planner:
         room = image[axis] + sum(padding)
         dilation = (window - 1) // (kernel - 1)  # a window of one pixel always fits, so kernel is at least 2
         largest = (room - 1) // dilation + 1
-        reach = f"{dilation} * ({kernel} - 1) + 1" if dilation > 1 else f"{kernel}"
+        reach = f"({dilation} * ({kernel} - 1) + 1)" if dilation > 1 else f"{kernel}"
         self.complain_of_shape(
             field_name,
             f"is {getattr(layer, field_name)}, which does not fit the {times(image)} input: output {side} = "
-            f"floor(({image[axis]} + {padding[0]} + {padding[1]} - ({reach})) / {stride}) + 1 is less than 1",
+            f"floor(({image[axis]} + {padding[0]} + {padding[1]} - {reach}) / {stride}) + 1 is less than 1",
             f'Use {field_name} of at most {largest} along the {side}, or padding="same"',
         )
 

@@ -337,7 +337,7 @@ def test_a_dense_model_takes_features():
             (9, 4, 1),
             (
                 "layers[0].kernel_size is (3, 5), which does not fit the 9 x 4 input: output width = "
-                "floor((4 + 0 + 0 - (5)) / 1) + 1 is less than 1. "
+                "floor((4 + 0 + 0 - 5) / 1) + 1 is less than 1. "
                 'Use kernel_size of at most 4 along the width, or padding="same".'
             ),
         ),
@@ -355,7 +355,7 @@ def test_a_dense_model_takes_features():
             (8, 8, 1),
             (
                 "layers[0].pool_size is 9, which does not fit the 8 x 8 input: output width = "
-                "floor((8 + 0 + 0 - (9)) / 1) + 1 is less than 1. "
+                "floor((8 + 0 + 0 - 9) / 1) + 1 is less than 1. "
                 'Use pool_size of at most 8 along the width, or padding="same".'
             ),
         ),
@@ -395,6 +395,12 @@ def test_the_advised_kernel_size_fits_and_one_larger_does_not(size, kernel, dila
 
 def test_both_sides_that_do_not_fit_are_told():
     assert [problem.split("output ")[1].split(" ")[0] for problem in problems_of(conv(9))] == ["height", "width"]
+
+
+def test_a_window_that_does_not_fit_makes_no_problem_of_those_behind_it():
+    behind = [MaxPool2D(pool_size=2), MaxPool2D(pool_size=2, padding=((1, 1), (1, 1))), Flatten(), Dense(units=2)]
+    assert [problem.split(" is ")[0] for problem in problems_of(conv(9), *behind)] == ["layers[0].kernel_size"] * 2
+    assert len(problems_of(conv(9), *behind, MaxPool2D(), shape=(4, 9, 1))) == 2  # the height, and what is no window
 
 
 def test_everything_that_does_not_fit_comes_at_once_in_the_order_of_the_layers():
