@@ -40,16 +40,20 @@ def main(arguments: list[str] | None = None) -> None:
         ],
     )
     names = asked.backends.split(",") if asked.backends else those_that_are_ready()
-    runs = {
-        name: cnnkit.fit(model, train, None, name, Adam(learning_rate=1e-3), epochs=asked.epochs, seed=asked.seed)
-        for name in names
-    }
+    runs: dict[str, Run] = {}
+    for name in names:
+        try:
+            runs[name] = cnnkit.fit(
+                model, train, None, name, Adam(learning_rate=1e-3), epochs=asked.epochs, seed=asked.seed
+            )
+        except cnnkit.TrainingNotSupported:
+            print(f"{name} is left out, since it only predicts.\n")
     print_losses(runs)
     parameters = [run.state.parameters for run in runs.values()]
     print(f"The trained parameters differ from those of the first engine by {farthest(parameters):.1e} at most.")
     scores = {name: cnnkit.evaluate(model, run.state.parameters, test, name) for name, run in runs.items()}
     print("Test accuracy: " + ", ".join(f"{name} {found.accuracy:.4f}" for name, found in scores.items()) + ".")
-    relay(model, train, names, runs[names[0]], asked.seed)
+    relay(model, train, list(runs), next(iter(runs.values())), asked.seed)
 
 
 def those_that_are_ready() -> list[str]:

@@ -63,6 +63,21 @@ def test_engines_that_cannot_run_are_told_with_what_would_help(script, capsys, m
     assert "- away is not: there is no such card. Buy one." in text
 
 
+def test_an_engine_that_only_predicts_is_left_out_and_told(script, printed, monkeypatch):
+    fit = cnnkit.fit
+
+    def refusing(model, data, validation, backend, *more, **settings):
+        if backend == "numpy":
+            raise cnnkit.TrainingNotSupported("numpy only predicts")
+        return fit(model, data, validation, backend, *more, **settings)
+
+    monkeypatch.setattr(cnnkit, "fit", refusing)
+    script.main([*SMALL, "--backends", "numpy,numpy-batched"])
+    text, [losses, _] = printed()
+    assert losses[0] == ["epoch", "numpy-batched", "largest difference"]
+    assert "numpy is left out, since it only predicts." in text
+
+
 def test_the_distance_is_the_largest_of_all_engines_and_all_parameters(script):
     first = {"0.kernel": np.zeros(3), "0.bias": np.ones(2)}
     near = {"0.kernel": np.array([0.0, 0.1, 0.0]), "0.bias": np.ones(2)}

@@ -6,6 +6,7 @@ import pytest
 
 import cnnkit
 from cnnkit.datasets import load_dataset
+from cnnkit_numpy.backend import NumpyBackend
 
 
 @pytest.fixture
@@ -97,6 +98,22 @@ def test_every_backend_that_is_ready_has_a_row_and_the_tables_are_in_files_too(t
     assert all(f"| digits | {name} | 0 |" in text for name in ready)
     assert (tmp_path / "tables.md").read_text() == text
     assert [row["backend"] for row in json.loads((tmp_path / "tables.json").read_text())] == ready
+
+
+def test_a_backend_that_only_predicts_is_left_out_and_told(tables, tmp_path, capsys, monkeypatch):
+    fit = cnnkit.fit
+
+    def refusing(model, data, validation, engine, *more, **settings):
+        if isinstance(engine, NumpyBackend):
+            raise cnnkit.TrainingNotSupported("numpy only predicts")
+        return fit(model, data, validation, engine, *more, **settings)
+
+    monkeypatch.setattr(cnnkit, "fit", refusing)
+    tables.main(digits(tmp_path, "--backends", "numpy,numpy-batched"))
+    told = capsys.readouterr()
+    assert "numpy is left out, since it only predicts." in told.err
+    assert "| digits | numpy-batched | 0 |" in told.out
+    assert "| digits | numpy |" not in told.out
 
 
 def test_tables_of_other_settings_are_not_mixed(tables, tmp_path):
