@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cnnkit.backend import Backend
 from cnnkit.checkpoints import Checkpoint, load
+from cnnkit.datasets import dataset_names
 from cnnkit.errors import CheckpointError, ModelError, OptionError
 from cnnkit.model import Model
 from cnnkit.optimizers import Adam
@@ -43,7 +44,10 @@ DataDirOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option(help="Use only the first N images of each part.", min=1)]
 ImageSizeOption = Annotated[
-    tuple[int, int] | None, typer.Option(metavar="HEIGHT WIDTH", help="Resize the images of a folder.")
+    tuple[int, int] | None,
+    typer.Option(
+        metavar="HEIGHT WIDTH", help="Resize the images of a folder. For a trained model, default: what it takes."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, last.")]
 
@@ -138,6 +142,13 @@ def find_checkpoint(path: Path) -> Checkpoint:
             )
         path = found[0]
     return load(path)
+
+
+def size_of_images(model: Model, dataset: str, asked: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Height and width for the images of a folder: what was asked for, or else what `model` takes; None for other data."""
+    if asked is not None or dataset in dataset_names() or not Path(dataset).is_dir() or len(model.input_shape) != 3:
+        return asked
+    return model.input_shape[0], model.input_shape[1]
 
 
 def print_json(data: Mapping[str, Any]) -> None:

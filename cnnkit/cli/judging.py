@@ -33,6 +33,7 @@ def evaluate(
     if part not in ("test", "train"):
         raise OptionError(f"--part is {part!r}; expected test or train.")
     checkpoint = common.find_checkpoint(run)
+    image_size = common.size_of_images(checkpoint.model, dataset, image_size)
     train_data, test_data = load_dataset(dataset, data_dir, limit=limit, image_size=image_size)
     chosen = get_backend(common.backend_choice(backend), device, precision, **common.backend_options(set_))
     common.tell_rounding(chosen)

@@ -124,7 +124,7 @@ def patches(
     def draw() -> Picture:
         from cnnkit import plot
 
-        data = _data(run, dataset, part, data_dir, image_size, limit)
+        data = _data(run, checkpoint, dataset, part, data_dir, image_size, limit)
         chosen = get_backend(common.backend_choice(backend))
         return plot.exciting_patches(
             checkpoint.model, checkpoint.parameters, data, chosen, layer=layer, filters=filter_ or None, count=count
@@ -268,7 +268,7 @@ def _subject(
     path = Path(subject or "")
     if subject is not None and subject not in dataset_names() and path.is_file() and path.suffix != ".npz":
         return _Subject(read_images([path], checkpoint.model.input_shape)[0], None)
-    data = _data(run, subject, part, data_dir, image_size)
+    data = _data(run, checkpoint, subject, part, data_dir, image_size)
     if index >= len(data):
         raise OptionError(f"--index is {index}, but the {part} part has {len(data)} images, numbered from 0.")
     return _Subject(data.images[index], int(data.labels[index]))
@@ -276,6 +276,7 @@ def _subject(
 
 def _data(
     run: Path,
+    checkpoint: Checkpoint,
     dataset: str | None,
     part: str,
     data_dir: Path | None,
@@ -289,6 +290,7 @@ def _data(
         dataset, size = request["dataset"], request["image_size"]
         data_dir = data_dir or (Path(request["data_dir"]) if request["data_dir"] else None)
         image_size = image_size or (None if size is None else (size[0], size[1]))
+    image_size = common.size_of_images(checkpoint.model, dataset, image_size)
     train, test = load_dataset(dataset, data_dir, limit=limit, image_size=image_size)
     return test if part == "test" else train
 

@@ -84,7 +84,8 @@ def mistakes(
         if dataset is None:
             return plot.mistakes(_kept_mistakes(run, count))
         checkpoint = common.find_checkpoint(run)
-        data = _part(dataset, part, data_dir, image_size=image_size, limit=limit)
+        size = common.size_of_images(checkpoint.model, dataset, image_size)
+        data = _part(dataset, part, data_dir, image_size=size, limit=limit)
         chosen = get_backend(common.backend_choice(backend))
         return plot.mistakes(worst_mistakes(checkpoint.model, checkpoint.parameters, data, chosen, count=count))
 

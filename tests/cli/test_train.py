@@ -561,6 +561,11 @@ def test_images_of_a_folder_are_resized_on_demand_and_again_when_the_run_is_resu
     assert shown["image_shape"] == [8, 7, 1]
     judged = cnnkit("evaluate", tmp_path / "run", tmp_path / "images", *size, "--json").json
     assert judged["count"] == 2
+    unsaid = cnnkit("evaluate", tmp_path / "run", tmp_path / "images", "--json").json
+    assert unsaid["loss"] == judged["loss"]  # a trained model says itself what size it takes
+    for command in (("trace",), ("plot", "patches"), ("plot", "mistakes"), ("plot", "convolution")):
+        done = cnnkit(*command, tmp_path / "run/model.safetensors", tmp_path / "images", "--json")
+        assert done.code == 0, done.err
 
 
 def test_data_in_one_piece_is_split_alike_by_train_with_any_seed_and_by_evaluate(cnnkit, tmp_path):
