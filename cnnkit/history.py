@@ -140,6 +140,11 @@ class Run:
     message: str
     out: Path | None
 
+    def __repr__(self) -> str:
+        """What became of it; its arrays would fill the screen."""
+        where = f", in {self.out}" if self.out else ""
+        return f"Run({self.model.title} on {self.backend}{where}: {self.message} See .history, .state and .model.)"
+
 
 def summary_of(metrics: Metrics) -> dict[str, float]:
     """The figures of a history record: loss, accuracy, and macro precision, recall and f1."""

@@ -194,3 +194,12 @@ def test_a_run_has_a_history():
     run = cnnkit.fit(classifier(), cnnkit.Dataset(images, np.arange(12) % 3), epochs=2)
     assert type(run.history) is cnnkit.History
     assert [record.epoch for record in run.history] == [1, 2]
+
+
+def test_a_run_is_one_line_that_says_what_became_of_it(tmp_path):
+    model = Model(name="small", input_shape=(2, 2, 1), layers=[Flatten(), Dense(units=2), Softmax()])
+    data = cnnkit.Dataset(np.zeros((4, 2, 2, 1), np.float32), np.arange(4) % 2)
+    run = cnnkit.fit(model, data, backend="numpy", out=tmp_path / "here")
+    assert run.message.startswith("Trained 1 epoch")
+    said = f"Run(model 'small' on numpy, in {tmp_path / 'here'}: {run.message} See .history, .state and .model.)"
+    assert repr(run) == said
