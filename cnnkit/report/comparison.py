@@ -55,7 +55,8 @@ def _headline(names: Sequence[str], runs: Sequence[FinishedRun]) -> str:
     first = [name for name, run in zip(names, runs, strict=True) if run.test.accuracy == best]
     said = f"{percent(best)} of {counted(runs[0].test.count, 'test image')} correct."
     if len(first) == len(runs):
-        return f"All {len(runs)} runs are equally good: {said}"
+        which = "Both" if len(runs) == 2 else f"All {len(runs)}"
+        return f"{which} runs are equally good: {said}"
     return f"{listed(first)} {'is' if len(first) == 1 else 'are'} the best of {len(runs)} runs: {said}"
 
 

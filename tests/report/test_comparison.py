@@ -152,7 +152,7 @@ def test_runs_with_the_same_name_are_called_by_their_paths(studio, read, tmp_pat
     page = read(compare(["x/seed-0", "y/seed-0"]))
     assert list(page.rows("runs")) == ["x/seed-0", "y/seed-0"]
     assert "Nothing differs between these runs" in page.text
-    assert "All 2 runs are equally good" in page.text
+    assert "Both runs are equally good" in page.text
 
 
 def test_runs_of_other_classes_are_not_compared_class_by_class(studio, read, tmp_path):
