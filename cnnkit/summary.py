@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,12 +77,18 @@ class Summary:
         first = ("", "input", "", times(self.input_shape), "", "", "", "")
         return [head, first, *body, ("", "total", "", "", *totals, "")]
 
-    def __str__(self) -> str:
+    def text(self, width: int | None = None) -> str:
+        """The table; where it is wider than `width`, in characters, the settings stand in lines of their own."""
         head, *body = self._table()
         lines = text_table(head, body, left=LEFT_COLUMNS).split("\n")
+        if width is not None and max(map(len, lines)) > width:
+            lines = _narrow(head, body, width)
         rule = "─" * max(map(len, lines))
         title = f"{self.name or 'model'} (one image, float32)"
         return "\n".join([title, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+    def __str__(self) -> str:
+        return self.text()
 
     __repr__ = __str__
 
@@ -89,6 +96,21 @@ class Summary:
         head, *body = self._table()
         title = f"{self.name or 'model'} (one image, float32)"
         return html_table(head, body, caption=title, left=LEFT_COLUMNS, wrapped={SETTINGS_COLUMN})
+
+
+def _narrow(head: tuple[str, ...], body: list[tuple[str, ...]], width: int) -> list[str]:
+    """The lines of the table with the settings of a layer below it, and short names over the last columns."""
+
+    def without(row: tuple[str, ...]) -> tuple[str, ...]:
+        return row[:SETTINGS_COLUMN] + row[SETTINGS_COLUMN + 1 :]
+
+    short = (*without(head)[:-1], "field")
+    first, *lines = text_table(short, map(without, body), left={1, 2, 6}).split("\n")
+    indent = " " * (max(len(row[0]) for row in body) + 4)
+    shown = [first]
+    for line, row in zip(lines, body, strict=True):
+        shown += [line, *textwrap.wrap(row[SETTINGS_COLUMN], width, initial_indent=indent, subsequent_indent=indent)]
+    return shown
 
 
 LEFT_COLUMNS = {1, 2, 3, 7}

@@ -204,3 +204,16 @@ def test_a_model_without_a_name_is_called_model():
     summary = Model(input_shape=(4,), layers=[ReLU()]).summary()
     assert str(summary).startswith("model (one image, float32)\n")
     assert "<caption>model (one image" in summary._repr_html_()
+
+
+def test_where_the_table_is_too_wide_the_settings_stand_below_their_layer_and_nothing_is_lost():
+    summary = NET.summary()
+    full, narrow = str(summary), summary.text(80)
+    assert summary.text(1000) == full
+    assert max(map(len, full.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
+    renamed = full.replace("receptive field", "field").replace("settings", "").replace("─", "")
+    assert sorted(narrow.replace("─", "").split()) == sorted(renamed.split())
+    lines = [line.strip() for line in narrow.splitlines()]
+    conv = next(number for number, line in enumerate(lines) if line.startswith("1  conv2d"))
+    assert lines[conv + 1] == "filters=4 kernel_size=(3,5) strides=(2,1) padding=same activation=relu"
+    assert lines[conv + 2].startswith("2  conv2d")

@@ -40,7 +40,8 @@ def summary(
     if json_:
         common.print_json(table.to_dict())
     else:
-        sys.stdout.write(f"{table._repr_html_() if html else table}\n")
+        width = common.console.width if sys.stdout.isatty() else None
+        sys.stdout.write(f"{table._repr_html_() if html else table.text(width)}\n")
 
 
 def models(json_: common.JsonOption = False) -> None:
