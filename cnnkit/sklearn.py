@@ -26,13 +26,16 @@ from cnnkit.presets import Preset, load_preset
 from cnnkit.state import TrainingState
 from cnnkit.training import fit
 
+OLDEST: Final = "1.6"
+"""The scikit-learn that brought `validate_data`."""
+
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.utils import check_array, check_random_state, check_X_y
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
-    raise MissingDependency("CNNClassifier", "scikit-learn", "data") from error
+    raise MissingDependency("CNNClassifier", f"scikit-learn>={OLDEST}", "data") from error
 
 __all__ = ["CNNClassifier"]
 
@@ -124,11 +127,7 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
             NonFiniteLoss: The loss became NaN or infinite.
         """
         rows, targets = self._checked(X, y, reset=True)
-        try:
-            check_classification_targets(targets)
-            classes, labels = np.unique(targets, return_inverse=True)
-        except TypeError as error:  # texts beside numbers, or None
-            raise DataError(f"y has labels that cannot be put in order: {error}. Give labels of one kind.") from error
+        classes, labels = _in_order("y", targets)
         self._train(rows, labels, classes, self._drawn_seed(), self.validation_fraction, self.patience, self.epochs)
         return self
 
@@ -145,8 +144,9 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
         first = not hasattr(self, "state_")
         if first and classes is None:
             raise OptionError("classes is None at the first partial_fit; expected all labels, such as numpy.unique(y).")
-        known: NDArray[Any] = np.unique(np.asarray(classes)) if first else self.classes_
-        if classes is not None and not np.array_equal(np.unique(np.asarray(classes)), known):
+        given = None if classes is None else _in_order("classes", np.asarray(classes))[0]
+        known: NDArray[Any] = self.classes_ if given is None or not first else given
+        if given is not None and not np.array_equal(given, known):
             raise OptionError(
                 f"classes is {classes!r}, but was {known!r} before. Leave it out, or begin anew with fit."
             )
@@ -227,6 +227,10 @@ class CNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sci
             raise OptionError(
                 f"backend is a {type(self.backend).__name__}; expected a name, since estimators are copied and pickled. Give "
                 "the name, with device, precision and options beside it."
+            )
+        if not isinstance(self.options, Mapping | None):
+            raise OptionError(
+                f"options is {self.options!r}; expected the backend's own options by name, such as {{'threads': 2}}."
             )
         names = ("backend", "device", "precision", "options")
         return {name: getattr(self, name) for name in names}
@@ -321,6 +325,18 @@ def _shaped(X: NDArray[Any], shape: Shape) -> Images:
         f"X has shape {X.shape}, but the model takes {shape} for each row: expected (n, {', '.join(map(str, shape))})"
         f"{f' or (n, {math.prod(shape)})' if len(shape) == 3 else ''}. Give such an X, or another image_shape or model."
     )
+
+
+def _in_order(where: str, labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The different labels in order, and which of them each one is."""
+    try:
+        check_classification_targets(labels)
+        return np.unique(labels, return_inverse=True)
+    except TypeError as error:  # texts beside numbers, None, or bytes
+        reason = str(error).rstrip(".")
+        raise DataError(
+            f"{where} has labels that cannot be put in order: {reason}. Give texts only, or numbers only."
+        ) from error
 
 
 def _first(*choices: int | None) -> int:

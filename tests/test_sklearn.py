@@ -4,7 +4,10 @@ import importlib
 import math
 import pickle
 import pickletools
+import re
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +141,18 @@ def test_without_scikit_learn_the_command_that_installs_it_is_given(monkeypatch)
         importlib.import_module("cnnkit.sklearn")
 
 
+def test_an_older_scikit_learn_is_not_called_absent_and_the_extra_asks_for_the_one_that_is_needed(monkeypatch):
+    monkeypatch.delitem(sys.modules, "cnnkit.sklearn")
+    monkeypatch.delattr("sklearn.utils.validation.validate_data")
+    with pytest.raises(MissingDependency) as refusal:
+        importlib.import_module("cnnkit.sklearn")
+    needed = re.search(r"scikit-learn>=[0-9.]+", str(refusal.value))
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert needed[0] in extras["data"]
+
+
 # ------------------------------------------------------------------------------------------------ the same as cnnkit's
 
 
@@ -242,6 +257,19 @@ def test_a_model_that_names_its_classes_in_another_order_than_the_labels_is_refu
 def test_labels_that_have_no_order_are_refused():
     with pytest.raises(DataError, match=r"y has labels that cannot be put in order: .*NoneType"):
         quick().fit(FEW, np.array(["owl", None, "owl", None], dtype=object))
+
+
+@pytest.mark.parametrize("labels", [["owl", None], ["owl", 1]], ids=["None", "numbers"])
+def test_partial_fit_refuses_the_same_labels_as_fit(labels):
+    labels = np.array(labels, dtype=object)
+    for call in (
+        lambda: quick().fit(FEW, np.tile(labels, 2)),
+        lambda: quick().partial_fit(FEW, ["owl", "wren"] * 2, classes=labels),
+    ):
+        with pytest.raises(
+            DataError, match=r"^(y|classes) has labels that .*[^.]\. Give texts only, or numbers only\.$"
+        ):
+            call()
 
 
 def test_a_class_without_a_name_leaves_the_model_without_names():
@@ -378,6 +406,7 @@ def test_what_partial_fit_cannot_go_on_with_is_said(call, kind, words):
         ({"device": "tape"}, cnnkit.CnnkitError, r"tape"),
         ({"precision": "float16"}, OptionError, r"precision is 'float16'"),
         ({"options": {"speed": 1}}, BackendOptionError, r"has no option 'speed'"),
+        ({"options": "speed"}, OptionError, r"options is 'speed'; expected the backend's own options by name"),
         ({"backend": cnnkit.get_backend("numpy")}, OptionError, r"backend is a NumpyBackend; expected a name"),
     ],
 )
