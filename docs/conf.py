@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+from sphinx.util.inspect import TypeAliasForwardRef
+
 import cnnkit
 
 HERE = Path(__file__).resolve().parent
@@ -36,6 +38,7 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+TypeAliasForwardRef.__repr__ = lambda alias: alias.name  # in unions and mappings Sphinx shows what this gives
 autodoc_type_aliases = {name: name for name in ("ArrayLike", "Array", "Images", "Labels", "Parameters")}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -64,13 +67,6 @@ def _indented_is_code(_app, _what, _name, _of, _options, lines):
             lines[number:number] = ["::", ""]
 
 
-def _plain_names(_app, _what, _name, _of, _options, signature, returns):
-    """Sphinx shows an alias that may be None as TypeAliasForwardRef('Alias') | None."""
-    return tuple(
-        re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text) if text else text for text in (signature, returns)
-    )
-
-
 def _usable_by_all(_app, _page, _template, context, _tree):
     """A keyboard reaches what scrolls, and the headings of the menu have a level: neither Sphinx nor the theme does it."""
     for part in ("body", "furo_navigation_tree"):
@@ -84,5 +80,4 @@ def setup(app):
     """Called by Sphinx."""
     app.connect("html-page-context", _usable_by_all, priority=900)  # after the theme's own
     app.connect("autodoc-process-docstring", _indented_is_code, priority=400)  # before napoleon makes lists of Args
-    app.connect("autodoc-process-signature", _plain_names)
     app.connect("source-read", _stay_on_the_site)
