@@ -203,7 +203,13 @@ class TrainingRun:
     def _write_history(self) -> None:
         if self._written is not None:
             lines = "".join(json.dumps(record.to_dict()) + "\n" for record in self.at.history)
-            write_whole(self._written / "history.jsonl", lines.encode())
+            path = self._written / "history.jsonl"
+            try:
+                write_whole(path, lines.encode())
+            except OSError as error:
+                raise TrainingError(
+                    f"{path} cannot be written: {error.strerror or error}. Free space, or see that the folder can be written."
+                ) from error
 
     # ------------------------------------------------------------------------------------------------- the run itself
 

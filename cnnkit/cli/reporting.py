@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +13,9 @@ from cnnkit.cli import common
 from cnnkit.errors import OptionError
 from cnnkit.report.markdown import to_markdown
 from cnnkit.report.pictures import HOW_TO_GET_THEM
+
+ENDINGS: Final = {"": "html", ".html": "html", ".htm": "html", ".md": "md"}
+"""What a file is by its name, where nobody says it."""
 
 
 def report(
@@ -29,7 +32,10 @@ def report(
     json_: common.JsonOption = False,
 ) -> None:
     """Write the report of a run again, or compare several runs."""
-    kind = format_ or ("md" if out is not None and out.suffix == ".md" else "html")
+    ending = "" if out is None else out.suffix.lower()
+    if format_ is None and ending not in ENDINGS:
+        raise OptionError(f"--out is {out}, which ends in {ending!r}; expected .html or .md, or say --format.")
+    kind = format_ or ENDINGS[ending]
     if kind not in reports.FORMATS:
         raise OptionError(f"--format is {kind!r}; expected {' or '.join(reports.FORMATS)}.")
     if kind == "md" and out is None and json_:

@@ -212,6 +212,7 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
     result = _judged(request, run, data, test, backend, batch_size, wall)
     result["machine"] = _machine(request, backend, started, resumed=resume)
     if backend.leads:
+        _remove(folder / MISTAKES)  # those of before must never lie beside the figures of now
         _write_json(folder / "metrics.json", common.plain(result))
         worst_mistakes(run.model, run.state.parameters, test, backend, count=16).save(folder / MISTAKES)
         write_report(folder)
@@ -352,7 +353,19 @@ def _write_request(folder: Path, request: Request) -> None:
 
 
 def _write_json(path: Path, data: Any) -> None:
-    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+    try:
+        write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be written: {error.strerror or error}. Free space, or see that the folder can be written."
+        ) from error
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be removed: {error.strerror or error}. Remove it.") from error
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

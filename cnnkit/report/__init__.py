@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from cnnkit.errors import CnnkitError, OptionError
 from cnnkit.files import write_whole
@@ -80,7 +81,7 @@ def _saved_pictures(document: Document, path: Path) -> list[str]:
         folder.mkdir(exist_ok=True)
     for number, figure in enumerate(figures, start=1):
         figure.picture.save(folder / f"figure-{number}.png")
-    return [f"{folder.name}/figure-{number}.png" for number in range(1, len(figures) + 1)]
+    return [f"{quote(folder.name)}/figure-{number}.png" for number in range(1, len(figures) + 1)]
 
 
 def _check_format(name: str) -> None:

@@ -83,7 +83,7 @@ def read_run(folder: str | Path) -> FinishedRun:
     request = _object(folder / "run.json", written.Request)
     result = _object(folder / "metrics.json", written.Result)
     try:
-        return FinishedRun(
+        found = FinishedRun(
             folder=folder,
             request=request,
             result=result,
@@ -96,6 +96,13 @@ def read_run(folder: str | Path) -> FinishedRun:
         )
     except (TypeError, ValueError, DataError) as error:
         raise _damaged(folder / "metrics.json", repr(error)) from error
+    model, classes = found.checkpoint.model, len(found.test.confusion)
+    if (model.name, model.plan().classes) != (result["model"], classes):
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'} is not the model of this run: it holds {model.title} with "
+            f"{model.plan().classes} classes, and metrics.json tells of {result['model']!r} with {classes}. Restore the file."
+        )
+    return found
 
 
 def _object(path: Path, kind: type[written.Request | written.Result]) -> dict[str, Any]:

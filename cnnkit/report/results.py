@@ -258,6 +258,14 @@ def mistakes(run: FinishedRun, studio: Studio) -> Section:
             " leaves there.",
         )
         return Section("mistakes", "Mistakes", [Paragraph(words)])
+    wrong = run.test.count - int(run.test.confusion.trace())
+    if (found.total, found.judged) != (wrong, run.test.count):
+        said = (
+            f" tells of {counted(found.total, 'mistake')} among {counted(found.judged, 'image')}, but the run made {wrong:,} "
+            f"among {run.test.count:,}: it is of another run, or of another time in this one, and left out here."
+        )
+        words = (Mono("mistakes.npz"), said)
+        return Section("mistakes", "Mistakes", [Paragraph(words, "warning")])
     if found.total == 0:
         return Section(
             "mistakes", "Mistakes", [Paragraph(f"There are none among {counted(found.judged, 'test image')}.")]

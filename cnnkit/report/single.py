@@ -55,12 +55,15 @@ def run_document(run: FinishedRun, studio: Studio) -> Document:
 
 def _warnings(run: FinishedRun) -> list[Words]:
     now, told = run.epochs_written, len(run.history)
-    if now == told:
-        return []
-    said = (
-        f"The run has gone on to {counted(now, 'epoch')} and is not finished; this is the report of its first {told}. "
-    )
-    return [(said, "Finish it with ", Mono(f"cnnkit train --resume {shlex.quote(run.place)}"), ".")]
+    resume = Mono(f"cnnkit train --resume {shlex.quote(run.place)}")
+    if now != told:
+        said = f"The run has gone on to {counted(now, 'epoch')} and is not finished; this is the report of its first {told}. "
+        return [(said, "Finish it with ", resume, ".")]
+    state = run.checkpoint.state
+    if state is not None and state.step not in {record.steps for record in run.history}:
+        said = f" is a model after {counted(state.step, 'step')}, which no epoch here ended with: what is shown of its kernels"
+        return [(Mono("model.safetensors"), said, " may be that of another run.")]
+    return []
 
 
 def without_pictures(studio: Studio, command: str) -> list[Words]:

@@ -90,6 +90,7 @@ class _Machine(_Written):
 class Result(_Written):
     """`metrics.json`. Those of the first cnnkits have no `machine`."""
 
+    model: str | None
     dataset: str
     backend: str
     device: str | None

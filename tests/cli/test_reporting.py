@@ -1,15 +1,19 @@
 """`cnnkit report`, and the report that `cnnkit train` leaves."""
 
+import errno
 import json
+import os
 import re
 import shlex
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from cnnkit.backend import Backend
 from cnnkit.cli import training
+from cnnkit.files import write_whole
 from cnnkit.plugins import get_backend
 
 
@@ -110,6 +114,46 @@ def test_markdown_is_printed_or_written_with_its_pictures(cnnkit, run):
     assert all(Path(picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
+def test_pictures_of_markdown_are_found_whatever_the_file_is_called(cnnkit, run):
+    assert cnnkit("report", run, "--out", "my run (1).MD").code == 0
+    text = Path("my run (1).MD").read_text(encoding="utf-8")
+    pictures = re.findall(r"^!\[.+\]\(([^ ()]+)\)$", text, re.MULTILINE)  # a blank or a bracket ends a link
+    assert len(pictures) >= 3
+    assert all(Path(unquote(picture)).exists() for picture in pictures)
+
+
+def test_mistakes_of_before_never_lie_beside_new_figures(cnnkit, run, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "worst_mistakes", stopped)
+        assert "cnnkit train --resume 'my run'" in cnnkit("train", "--resume", run, "--epochs", 3).err
+    assert len(json.loads((run / "metrics.json").read_text())["history"]) == 3
+    assert not (run / "mistakes.npz").exists()
+    assert cnnkit("train", "--resume", run).code == 0
+    assert (run / "mistakes.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "history.jsonl", "metrics.json", "mistakes.npz", "report.html"])
+def test_what_cannot_be_written_is_one_sentence_and_the_run_can_be_resumed(cnnkit, run, monkeypatch, name):
+    def fails(path, data):
+        if Path(path).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_whole(path, data)
+
+    with monkeypatch.context() as patch:
+        for module in ("cli.training", "running", "mistakes", "report"):
+            patch.setattr(f"cnnkit.{module}.write_whole", fails)
+        done = cnnkit("train", "--resume", run, "--epochs", 3, "--json")
+    assert (done.code, done.out) == (1, "")
+    last = done.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert f"{name}" in last
+    assert os.strerror(errno.ENOSPC) in last
+    assert len(cnnkit("train", "--resume", run, "--epochs", 3, "--json").json["history"]) == 3
+
+
 def test_several_runs_are_compared(cnnkit, run, model_file, npz):
     cnnkit("train", model_file, npz, "--epochs", 2, "--seed", 1, "--out", "other")
     told = cnnkit("report", run, "other", "--json").json
@@ -122,6 +166,11 @@ def test_what_cannot_be_done_is_one_sentence(cnnkit, run, tmp_path):
     for arguments, code, said in (
         ([tmp_path], 1, f"error: {tmp_path} holds no run: there is no"),
         ([run, run], 2, "error: my run is given twice. Name every run once."),
+        (
+            [run, "--out", "x.pdf"],
+            2,
+            "error: --out is x.pdf, which ends in '.pdf'; expected .html or .md, or say --format.",
+        ),
         ([run, "--format", "pdf"], 2, "error: --format is 'pdf'; expected html or md."),
         ([run, "--format", "md", "--json"], 2, "Give --out PATH for the Markdown."),
         (

@@ -1,10 +1,12 @@
 """The report of a run: that it says what scikit-learn, the files of the run and arithmetic say."""
 
+import dataclasses
 import functools
 import json
 import operator
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -192,6 +194,33 @@ def test_a_run_without_the_file_of_mistakes_says_so(run, read):
     assert "mistakes" not in page.tables
 
 
+def test_mistakes_of_another_run_are_told_and_left_out(run, studio, read):
+    shutil.copy(studio / "one" / "mistakes.npz", run)
+    page = read(write_report(run))
+    assert re.search(r"mistakes\.npz tells of \d+ mistakes among 32 images, but the run made \d+ among 40", page.text)
+    assert "mistakes" not in page.tables
+
+
+def test_a_model_of_another_run_is_refused_where_it_cannot_be_this_one(run, train):
+    model = "version = 1\ninput_shape = [2]\nlayers = [{ kind = 'dense', units = 2 }, { kind = 'softmax' }]\n"
+    images, labels = np.eye(2, dtype=np.float32), np.arange(2)
+    other = train(model, {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels})
+    shutil.copy(other / "model.safetensors", run)
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors is not the model of this run: .* with 2 classes, .* 3\."
+    ):
+        write_report(run)
+
+
+def test_a_model_after_other_steps_is_warned_of(run, read):
+    assert "which no epoch here ended with" not in read(write_report(run)).text
+    found = cnnkit.load(run / "model.safetensors")
+    assert found.state.step == 3
+    state = dataclasses.replace(found.state, step=found.state.step + 77)
+    cnnkit.save(run / "model.safetensors", found.model, state, optimizer=found.optimizer)
+    assert "model.safetensors is a model after 80 steps, which no epoch here ended with" in read(write_report(run)).text
+
+
 def test_figures_of_an_older_run_may_lack_the_machine(run, figures, read):
     (run / "metrics.json").write_text(json.dumps({name: value for name, value in figures.items() if name != "machine"}))
     assert "Platform" not in read(write_report(run)).facts()
@@ -251,7 +280,7 @@ def test_whatever_is_edited_in_the_files_of_a_run_is_told_or_an_error_of_ours(ru
             try:
                 to_markdown(document_of([run]))
             except CheckpointError as error:
-                assert f"{file} is damaged: " in str(error)  # noqa: PT017 - either is right
+                assert re.search(f"{file} is damaged: |is not the model of this run", str(error))  # noqa: PT017
                 refused += 1
     assert refused > 50
 
