@@ -33,6 +33,8 @@ POINTS_PER_EPOCH: Final = 50
 BY_IMAGES: Final = "running_loss_by_images"
 NOTE_LENGTH: Final = 5000
 """What MLflow keeps of a description."""
+ANSWER_SECONDS: Final = 10
+"""So long a server of MLflow has for its first answer."""
 ADVICE: Final = (
     "Give the tracking URI of a server, such as http://127.0.0.1:5000, or of a local store, such as sqlite:///mlflow.db, "
     "which needs the package mlflow beside mlflow-skinny."
@@ -221,7 +223,8 @@ class MLflow:
         end: bool | None = None,
     ) -> None:
         try:
-            from mlflow import MlflowClient, entities, exceptions
+            import requests  # comes with mlflow-skinny
+            from mlflow import MlflowClient, entities, exceptions, get_tracking_uri
         except ImportError as error:
             raise MissingDependency("Logging to MLflow", "mlflow-skinny", "mlflow") from error
         self._entities, self._refusal = entities, exceptions.MlflowException
@@ -229,6 +232,18 @@ class MLflow:
         self._closed = False
         self._where = tracking_uri or "its default place"
         self._end = run_id is None if end is None else end
+        uri = tracking_uri or get_tracking_uri()
+        if uri.startswith(("http://", "https://")):  # MLflow itself would try for minutes, without a word
+            try:
+                requests.get(uri, timeout=ANSWER_SECONDS, stream=True).close()
+            except requests.exceptions.SSLError:
+                pass  # somebody is there, and MLflow has settings of its own for certificates
+            except requests.exceptions.ConnectionError as error:
+                raise TrainingError(
+                    f"MLflow at {uri} does not answer. Start the server there (mlflow server), or correct the address."
+                ) from error
+            except requests.exceptions.RequestException:
+                pass  # slow, or nothing that MLflow would not say better
         with self._asking("a run", ADVICE):
             self._client = MlflowClient(tracking_uri=tracking_uri)
             if run_id is None:

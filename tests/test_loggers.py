@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -377,3 +378,15 @@ def test_a_package_that_is_missing_is_said_at_once_with_the_command(logger, pack
     with pytest.raises(MissingDependency, match=rf"needs {package}, which is not installed.*cnnkit\[{extra}\]"):
         logger(str(tmp_path / "here"))
     assert not (tmp_path / "here").exists()
+
+
+def test_a_server_of_mlflow_that_is_not_there_is_told_of_at_once(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # of MLflow's own tries, which take minutes
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    with pytest.raises(TrainingError, match=f"MLflow at {uri} does not answer. Start the server there"):
+        MLflow(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrainingError, match=f"MLflow at {uri} does not answer"):
+        MLflow()
