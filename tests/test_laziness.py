@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = ("tensorflow", "cupy", "torch", "jax", "sklearn", "PIL", "pooch", "matplotlib")
+HEAVY = (
+    *("tensorflow", "cupy", "torch", "jax", "onnxruntime"),
+    *("sklearn", "PIL", "pooch", "matplotlib", "h5py", "onnx", "mlflow", "tensorboard", "IPython"),
+)
 
 SCRIPT = """
 import json, sys
@@ -52,7 +55,17 @@ def test_import_cnnkit_loads_no_engine_no_backend_and_no_command_line(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["backends"], ["backends", "--json"], ["models"], ["summary", "seed-tf"], ["doctor", "numpy"]],
+    [
+        ["--help"],
+        ["plot", "--help"],
+        ["trace", "--help"],
+        ["report", "--help"],
+        ["backends"],
+        ["backends", "--json"],
+        ["models"],
+        ["summary", "seed-tf"],
+        ["doctor", "numpy"],
+    ],
     ids=" ".join,
 )
 def test_a_command_that_only_looks_loads_no_engine(arguments, tmp_path):
