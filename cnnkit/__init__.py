@@ -99,7 +99,13 @@ def __getattr__(name: str) -> Any:
         return value
     if name in _SUBMODULES:
         return importlib.import_module(f"cnnkit.{name}")
-    raise AttributeError(f"module 'cnnkit' has no attribute {name!r}")
+    flat = f"{name[:-2]}2D"
+    hint = (
+        f"; a sequence is an image of one row: use {flat} with sizes (1, n)"
+        if name.endswith("1D") and flat in _HOME
+        else ""
+    )
+    raise AttributeError(f"module 'cnnkit' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -462,7 +462,8 @@ def _problem(details: Any, class_name: str) -> Problem:
             return Problem(path, f"is not a field of {owner}; {fields}", fix)
         case "union_tag_invalid":
             kind = str(context["tag"])
-            near = difflib.get_close_matches(kind, LAYER_KINDS, n=1)
+            kinds = {name: known for known, layer in LAYER_KINDS.items() for name in (known, layer.__name__)}
+            near = [kinds[name] for name in difflib.get_close_matches(kind, kinds, n=1)]  # Conv1D is as near as conv1d
             fix = f'Write kind = "{near[0]}"' if near else "Use one of these kinds"
             if near and near[0].endswith("2d") and kind.lower().endswith(("1d", "3d")):
                 fix = _fix_of_dimensions(kind, near[0])

@@ -85,3 +85,12 @@ def test_every_public_name_has_a_docstring_and_so_have_its_public_methods(name):
 
 def test_the_version_is_that_of_the_distribution():
     assert cnnkit.__version__ == importlib.metadata.version("cnnkit")
+
+
+def test_a_layer_over_sequences_that_is_not_there_names_the_layer_to_use():
+    with pytest.raises(
+        AttributeError, match=r"no attribute 'Conv1D'; a sequence is .*: use Conv2D with sizes \(1, n\)$"
+    ):
+        _ = cnnkit.Conv1D
+    with pytest.raises(AttributeError, match=r"no attribute 'Area1D'$"):
+        _ = cnnkit.Area1D
