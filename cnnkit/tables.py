@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 
@@ -49,3 +50,14 @@ def html_table(
 def html_text(text: str) -> str:
     """A `<pre>` with lines of text, which may be longer than the page is wide."""
     return f'<pre style="white-space: pre-wrap">{html.escape(text)}</pre>'
+
+
+_UNPRINTABLE = re.compile(
+    "[^\t\n -~\x85\xa0-\u061b\u061d-\u200d\u2010-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)
+"""Control characters and halves of pairs, which HTML forbids, and marks that turn the direction of what follows."""
+
+
+def printable(text: object) -> str:
+    """Text that may stand on a page, in a picture, and on a terminal, which takes some of the others for orders."""
+    return _UNPRINTABLE.sub("", str(text))

@@ -40,6 +40,7 @@ def report(
         raise OptionError(f"--format is {kind!r}; expected {' or '.join(reports.FORMATS)}.")
     if kind == "md" and out is None and json_:
         raise OptionError("--json and Markdown cannot both be printed. Give --out PATH for the Markdown.")
+    common.show_warnings_as_notes()
     document = reports.document_of(runs)
     if not reports.has_pictures():
         tell_without_pictures("the same command again")

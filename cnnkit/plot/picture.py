@@ -14,6 +14,7 @@ from typing import Any, Final, ParamSpec
 
 from cnnkit.errors import CnnkitError, MissingDependency, OptionError
 from cnnkit.files import write_whole
+from cnnkit.tables import printable
 
 try:
     import matplotlib as mpl
@@ -125,6 +126,7 @@ def picture(draw: Callable[P, Picture]) -> Callable[P, Picture]:
             made = draw(*arguments, **settings)
         if not made.alt:
             raise AssertionError(f"{draw.__name__} has no words for its picture")
+        made.alt = printable(made.alt)  # the names in it are a stranger's, and a control character is no XML
         return made
 
     return drawn

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from cnnkit.report.document import Block, Cell, Code, Document, Facts, Figure, Mono, Paragraph, Ref, Table, Words
-from cnnkit.report.words import printable
+from cnnkit.tables import printable
 
 
 def to_markdown(document: Document, pictures: Sequence[str] = ()) -> str:
@@ -24,6 +24,7 @@ def to_markdown(document: Document, pictures: Sequence[str] = ()) -> str:
 def text(words: object) -> str:
     """Running text in which nothing is markup, a link or a mention."""
     escaped = re.sub(r"([\\`*_\[\]<>#|~&$])", r"\\\1", re.sub(r"\s", " ", printable(words)))
+    escaped = re.sub(r"(?i)(:(?=//)|(?<=www)\.)", r"\\\1", escaped)  # GitHub makes links of addresses as well
     return escaped.replace("@", "@\N{ZERO WIDTH SPACE}")
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import cnnkit
 from cnnkit.report.document import Block, Cell, Code, Document, Facts, Figure, Mono, Paragraph, Ref, Table, Words
 from cnnkit.report.style import STYLE
-from cnnkit.report.words import printable
+from cnnkit.tables import printable
 
 NARROW: Final = 5.0
 """Inches of a picture that can be read on a telephone without scrolling."""

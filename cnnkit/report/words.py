@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 NOTHING = "\N{EN DASH}"
 """What stands where there is no number."""
-
-_UNPRINTABLE = re.compile(
-    "[^\t\n -~\x85\xa0-\u061b\u061d-\u200d\u2010-\u2029\u202f-\u2065\u206a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-)
-"""Control characters and halves of pairs, which HTML forbids, and marks that turn the direction of what follows."""
-
-
-def printable(text: object) -> str:
-    """Text that may stand on a page."""
-    return _UNPRINTABLE.sub("", str(text))
 
 
 def share(value: float | None) -> str:

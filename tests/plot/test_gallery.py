@@ -213,3 +213,8 @@ def test_nearly_sure_is_not_rounded_to_sure(legible):
 def test_mistakes_among_rows_of_features_are_no_images():
     with pytest.raises(OptionError, match="rows of 4 features"):
         mistakes(some(3, images=np.zeros((3, 4))))
+
+
+def test_words_hold_nothing_that_a_terminal_would_obey():
+    made = images(numbered([0, 1], names=["\x1b[31mred", "a\u202eb"]))
+    assert "[31mred (1) and ab (1)" in made.alt

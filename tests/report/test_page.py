@@ -1,5 +1,6 @@
 """The page of a report as a page: closed in itself, readable by a screen reader, the same every time."""
 
+import base64
 import hashlib
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.dom import minidom
 
 import pytest
 
@@ -65,6 +67,14 @@ def test_names_are_text_whatever_is_in_them(page):
 
 
 # ------------------------------------------------------------------------------------------------------ for all readers
+
+
+def test_pictures_are_whole_whatever_the_classes_are_called(page):
+    """A browser shows nothing of a picture with a control character in it."""
+    sources = [image["src"].partition("base64,")[2] for image in page.all("img")]
+    assert sources
+    for source in sources:
+        minidom.parseString(base64.b64decode(source))  # noqa: S318 - our own
 
 
 def test_headings_are_in_order(page):

@@ -15,7 +15,7 @@ import sklearn.metrics
 import cnnkit
 from cnnkit.errors import CheckpointError, TrainingError
 from cnnkit.report import document_of, pictures, write_report
-from cnnkit.report.markdown import to_markdown
+from cnnkit.report.markdown import text, to_markdown
 
 
 @pytest.fixture
@@ -348,6 +348,11 @@ def test_markdown_has_the_same_tables_and_says_in_words_what_pictures_show(run, 
         assert len(cells) == len([row for row in rows if row[0]])
     assert text.count("In words: ") == len(page.all("img"))
     assert "data:image" not in text
+
+
+def test_addresses_are_no_links_in_markdown():
+    """GitHub makes links of them without any mark, unless one of their signs is escaped."""
+    assert text("http://a.b/c, WWW.a.b, 3:4") == r"http\://a.b/c, WWW\.a.b, 3:4"
 
 
 def test_names_are_no_markup_in_markdown(run):

@@ -5,6 +5,7 @@ from scipy.stats import binomtest
 
 from cnnkit.report import words
 from cnnkit.report.results import wilson
+from cnnkit.tables import printable
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,8 @@ def test_the_interval_is_that_of_scipy(right, count):
 
 
 def test_what_turns_the_direction_of_text_is_left_out():
-    assert words.printable("a\u202eb\u2066c\u200fd\u061ce\x07f\ud800g") == "abcdefg"
-    assert words.printable("名前 ß\té\n\N{GRINNING FACE}") == "名前 ß\té\n\N{GRINNING FACE}"
+    assert printable("a\u202eb\u2066c\u200fd\u061ce\x07f\ud800g") == "abcdefg"
+    assert printable("名前 ß\té\n\N{GRINNING FACE}") == "名前 ß\té\n\N{GRINNING FACE}"
 
 
 def test_a_list_of_names():
