@@ -215,11 +215,15 @@ def _run(request: Request, folder: Path, *, resume: bool, quiet: bool) -> dict[s
         _remove(folder / MISTAKES)  # those of before must never lie beside the figures of now
         _write_json(folder / "metrics.json", common.plain(result))
         worst_mistakes(run.model, run.state.parameters, test, backend, count=16).save(folder / MISTAKES)
-        write_report(folder)
-        if not has_pictures():
-            tell_without_pictures(f"cnnkit report {shlex.quote(str(folder))}")
     if not quiet:
-        _print_result(result, run, folder if backend.leads else None)
+        _print_result(result, run)
+    if backend.leads:
+        _write_report(folder)
+        if not quiet:
+            common.console.print(f"The report is {result['report']}.", soft_wrap=True)
+            common.console.print(
+                f"The run is in {folder}. Classify images with it: cnnkit predict {folder} IMAGE...", soft_wrap=True
+            )
     return result
 
 
@@ -453,7 +457,7 @@ def _machine(request: Request, backend: Backend, started: datetime, *, resumed: 
     threads = request.options.get("threads", getattr(backend, "threads", None))
     return {
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": threads if isinstance(threads, int) else None,  # what others call so may be anything
         "started": started.isoformat(timespec="seconds"),
@@ -462,7 +466,32 @@ def _machine(request: Request, backend: Backend, started: datetime, *, resumed: 
     }
 
 
-def _print_result(result: dict[str, Any], run: Run, folder: Path | None) -> None:
+def _processor() -> str:
+    """The name of the processor, or of its kind where the system tells no name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _write_report(folder: Path) -> None:
+    """What cannot be written now can be later: the figures that it is made of are there."""
+    again = f"cnnkit report {shlex.quote(str(folder))}"
+    try:
+        write_report(folder)
+    except CnnkitError:
+        common.notes.print(
+            f"The run is done and kept, but for its report. When that is mended: {again}", soft_wrap=True
+        )
+        raise
+    if not has_pictures():
+        tell_without_pictures(again)
+
+
+def _print_result(result: dict[str, Any], run: Run) -> None:
     table = Table(title=None, box=None, pad_edge=False)
     for heading in ("", "accuracy", "precision", "recall", "F1", "loss", "s / 1000 images"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -478,8 +507,3 @@ def _print_result(result: dict[str, Any], run: Run, folder: Path | None) -> None
         f"Training took {result['seconds']['train']:.1f} s{memory}.",
         soft_wrap=True,
     )
-    if folder is not None:
-        common.console.print(f"The report is {result['report']}.", soft_wrap=True)
-        common.console.print(
-            f"The run is in {folder}. Classify images with it: cnnkit predict {folder} IMAGE...", soft_wrap=True
-        )

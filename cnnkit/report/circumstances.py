@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnnkit.arrays import times
+from cnnkit.optimizers import SGD, Adam, AdamW
 from cnnkit.parameters import initial_parameters
 from cnnkit.report.document import Block, Code, Facts, Mono, Paragraph, Section, Table, Words
 from cnnkit.report.folder import FinishedRun
@@ -178,10 +179,14 @@ def validation_in_words(run: FinishedRun) -> str:
     return f"{0.1 if fraction is None else fraction:g} of the training set held out"
 
 
+_OPTIMIZERS = {kind.__name__.lower(): kind.__name__ for kind in (SGD, Adam, AdamW)}
+
+
 def optimizer_in_words(optimizer: Mapping[str, Any]) -> str:
-    """`adam, learning_rate 0.001, beta_1 0.9`."""
+    """`Adam, learning_rate 0.001, beta_1 0.9`."""
     told = [f"{name} {_in_words(value)}" for name, value in optimizer.items() if name != "kind"]
-    return ", ".join([str(optimizer.get("kind", "")), *told])
+    kind = str(optimizer.get("kind", ""))
+    return ", ".join([_OPTIMIZERS.get(kind, kind), *told])
 
 
 def _in_words(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -615,3 +616,16 @@ def test_an_output_that_knows_few_characters_gets_a_summary_all_the_same():
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     done = subprocess.run(command, env=environment, capture_output=True, check=True)
     assert b"220,234" in done.stdout
+
+
+def test_a_report_that_cannot_be_written_costs_nothing_else(cnnkit, npz, model_file):
+    Path("run/report.html").mkdir(parents=True)
+    done = cnnkit("train", model_file, npz, "--out", "run")
+    assert done.code == 1
+    assert "report.html cannot be written" in done.err
+    assert "When that is mended: cnnkit report run" in done.err
+    assert re.search(r"^test +0\.\d{4}", done.out, re.MULTILINE)
+    assert json.loads(Path("run/metrics.json").read_text())["test"]["accuracy"] > 0
+    Path("run/report.html").rmdir()
+    assert cnnkit("report", "run").code == 0
+    assert Path("run/report.html").is_file()

@@ -67,7 +67,7 @@ def test_the_first_lines_say_what_came_of_it(page, judged):
         f"own & <i>odd</i> classifies {100 * accuracy['Test']:.2f} % of 40 test images of blocks.npz correctly." in said
     )
     assert "Trained by the backend numpy on 48 images for 3 epochs in" in said
-    assert "adam in batches of 64, seed 3." in said
+    assert "Adam in batches of 64, seed 3." in said
 
 
 def test_the_gap_of_every_epoch_is_training_minus_validation_accuracy(page, studio):
