@@ -50,15 +50,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
     parser.add_argument("--out", type=Path, default=Path("seed-tables"))
     asked = parser.parse_args(arguments)
+    backends = asked.backends.split(",") if asked.backends else ready_on_the_cpu()
+    tables, seeds = asked.tables.split(","), asked.seeds.split(",")
+    if not set(tables) <= PRESETS.keys() or not all(seed.isdecimal() for seed in seeds):
+        parser.error(f"--tables {asked.tables} --seeds {asked.seeds}: tables are 1 and 2, seeds whole numbers from 0")
+    if unknown := set(backends) - cnnkit.backends().keys():
+        parser.error(f"there is no backend {', '.join(sorted(unknown))}; `cnnkit backends` lists those that are here")
     keep_settings(asked.out, {"limit": asked.limit, "epochs": asked.epochs})
 
-    backends = asked.backends.split(",") if asked.backends else ready_on_the_cpu()
     done: list[dict[str, Any]] = []
-    for table in asked.tables.split(","):
+    for table in tables:
         for backend in backends:
             try:
                 for dataset in asked.datasets.split(","):
-                    for seed in map(int, asked.seeds.split(",")):
+                    for seed in map(int, seeds):
                         done.append(cell(asked, table, dataset, backend, seed))
                         write(asked.out / "tables.json", json.dumps(done, indent=1))
                         write(asked.out / "tables.md", "\n".join(report(done)) + "\n")

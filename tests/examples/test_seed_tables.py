@@ -120,3 +120,19 @@ def test_tables_of_other_settings_are_not_mixed(tables, tmp_path):
     tables.main(digits(tmp_path, "--backends", "numpy-batched"))
     with pytest.raises(SystemExit, match=r"made with .*'limit': 200.*Choose another --out"):
         tables.main([*digits(tmp_path, "--backends", "numpy-batched"), "--limit", "100"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--tables", "3"], "tables are 1 and 2"),
+        (["--seeds", "a"], "seeds whole numbers from 0"),
+        (["--backends", "numpy,nope"], "there is no backend nope"),
+    ],
+)
+def test_what_is_not_there_is_told_before_anything_is_written(tables, tmp_path, capsys, wrong, said):
+    with pytest.raises(SystemExit) as ended:
+        tables.main([*wrong, "--out", str(tmp_path / "new")])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
