@@ -14,8 +14,7 @@ REASON = "TensorFlow is not installed: python -m pip install 'cnnkit[tensorflow]
 
 
 def _is_there():
-    spec = importlib.util.find_spec("tensorflow")
-    return spec is not None and spec.origin is not None  # this very folder may look like a package of that name
+    return importlib.util.find_spec("tensorflow") is not None
 
 
 def pytest_collection_modifyitems(items):
