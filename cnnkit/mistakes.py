@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tokenize
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -93,18 +92,12 @@ class Mistakes:
             arrays = read_npz(path, [_ARRAYS])
         except DataError as error:
             raise CheckpointError(f"{error} Mistakes are read from what Mistakes.save wrote.") from error
-        except _HEADERS as error:
-            raise CheckpointError(f"{path} is damaged: {error}. Use another copy of the file.") from error
         wrong = _what_is_wrong(arrays)
         if wrong:
             raise CheckpointError(f"{path} is damaged: {wrong}. Use another copy of the file.")
         names = tuple(arrays.pop("class_names").tolist()) or None
         total, judged = int(arrays.pop("total")), int(arrays.pop("judged"))
         return cls(**arrays, class_names=names, total=total, judged=judged)
-
-
-_HEADERS: Final = (MemoryError, OverflowError, tokenize.TokenError)
-"""What NumPy raises at headers of arrays that nobody wrote, besides what `read_npz` turns into `DataError`."""
 
 
 def worst_mistakes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ TRAIN_TEST_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 # What the standard library and NumPy raise at damaged files; RuntimeError is zipfile's for an encrypted one.
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+# What NumPy raises besides at headers of arrays that nobody wrote.
+_HEADERS = (MemoryError, OverflowError, tokenize.TokenError)
 
 
 def read_npz(path: Path, layouts: Sequence[Sequence[str]], optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
@@ -36,7 +39,7 @@ def read_npz(path: Path, layouts: Sequence[Sequence[str]], optional: Sequence[st
                 if all(key in archive.files for key in layout):
                     return {key: _array(archive, key) for key in (*layout, *optional) if key in archive.files}
             present = ", ".join(archive.files) or "nothing"
-    except _DAMAGED as error:
+    except (*_DAMAGED, *_HEADERS) as error:
         if "allow_pickle" in str(error):
             raise DataError(
                 f"{path} holds Python objects, which we do not load because unpickling runs code. "

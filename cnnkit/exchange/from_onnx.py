@@ -59,7 +59,7 @@ def read_onnx(path: Path) -> tuple[Model, dict[str, Array]]:
     if walk.problems:
         raise ModelError(walk.problems, str(path))
     source = walk.source
-    assert source is not None  # noqa: S101 - what is not known is a problem
+    assert source is not None  # noqa: S101 - a walk without one has problems
     try:
         model = Model(input_shape=source.shape, layers=walk.layers, name=None if graph.name in _GENERIC else graph.name)
         plan = model.plan()

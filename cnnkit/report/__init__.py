@@ -63,7 +63,7 @@ def has_pictures() -> bool:
     return not Studio().missing
 
 
-def write(document: Document, format: str, path: Path) -> Path:  # noqa: A002
+def write(document: Document, format: str, path: Path) -> Path:  # noqa: A002 - as above
     """Write a document to `path`; pictures of Markdown go into a folder beside it. Raises `CnnkitError` where that fails."""
     _check_format(format)
     try:

@@ -95,6 +95,16 @@ def test_an_encrypted_archive_is_refused(tmp_path):
         read_npz(tmp_path / "a.npz", PAIR)
 
 
+@pytest.mark.parametrize("shape", ["(9999999999999,)", "(10**30,)", "(99999999999999999999,)", "(1, (2,"])
+def test_an_array_that_claims_a_size_it_does_not_have_is_refused(tmp_path, shape):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00\x76\x00" + header.encode())
+        archive.writestr("labels.npy", b"")
+    with pytest.raises(DataError, match=r"a\.npz cannot be read: "):
+        read_npz(tmp_path / "a.npz", PAIR)
+
+
 def test_a_changed_byte_in_the_data_is_noticed(tmp_path):
     content = bytearray(npz_bytes(images=np.arange(1000), labels=np.arange(3)))
     content[400] ^= 0xFF
