@@ -58,7 +58,7 @@ def explored_case(seed: int, number: int) -> Case:
     """Random case `number`, counted from 0, of `seed`."""
     rng = stream(seed, "explore", step=number)
     ask: Ask = ("predict", "gradients", "steps")[rng.integers(3)]
-    model, uint8 = _draw_model(rng, learns=ask != "predict")
+    model, uint8 = draw_model(rng, learns=ask != "predict")
     optimizer = _draw_optimizer(rng) if ask == "steps" else None
     options = _draw_options(rng, model, optimizer) | {"images": "uint8" if uint8 else "uniform"}
     if ask == "gradients":
@@ -94,7 +94,7 @@ def _size(rng: np.random.Generator, least: int, most: int) -> tuple[int, int]:
     return _number(rng, least, most), _number(rng, least, most)
 
 
-def _draw_model(rng: np.random.Generator, *, learns: bool) -> tuple[Model, bool]:
+def draw_model(rng: np.random.Generator, *, learns: bool) -> tuple[Model, bool]:
     """A model, a classifier where it learns, and whether its images are uint8."""
     dense = _chance(rng, 0.15)
     uint8 = not dense and _chance(rng, 0.25)

@@ -34,7 +34,7 @@ from cnnkit import (
     Softmax,
     Tanh,
 )
-from cnnkit.conformance.explore import _draw_model
+from cnnkit.conformance.explore import draw_model
 from cnnkit.conformance.measure import compare
 from cnnkit.conformance.question import Question, expected_answer
 from cnnkit.exchange import export_model, how_to_load
@@ -136,7 +136,7 @@ def test_a_model_computes_in_onnx_what_it_says(name):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_any_model_does(seed):
-    model, _ = _draw_model(np.random.default_rng(seed), learns=False)
+    model, _ = draw_model(np.random.default_rng(seed), learns=False)
     parameters, images = parameters_of(model, seed), images_for(model, 2, seed)
     proto = to_onnx(model, parameters)
     onnx.checker.check_model(proto, full_check=True)
